@@ -42,6 +42,7 @@ from hpcsweep.store.run_files import (
     read_run_file,
     to_number,
 )
+from hpcsweep.store.stop_agreement import StopAgreement
 
 #: The first that holds a number is this process's rank. Launchers come before
 #: SLURM_PROCID, which is 0 in every process that mpirun or torchrun started inside one Slurm task.
@@ -95,6 +96,10 @@ class Trial:
         self._yielded: int | None = None
         self._reported: int | None = None
         self._metrics: MetricsWriter | None = None
+        self._agreement: StopAgreement | None = None
+        if run.ranks > 1:
+            path = Path(run.agreed_file)
+            self._agreement = StopAgreement(path, rank=rank, told=lambda: self.told_to_stop)
 
     def __repr__(self) -> str:
         return f"<Trial {self.id} rung {self.rung}: steps {self.start + 1}..{self.resource}, {self.config}>"
@@ -112,17 +117,28 @@ class Trial:
     def should_stop(self) -> bool:
         """Whether to checkpoint and leave now: the job is preempted, out of time or cancelled.
 
-        Every process of a training on this node sees it. Once true it stays true.
+        Once true it stays true. With `train.launcher` all processes of the run call it equally often, and for
+        all of them it becomes true at the same call.
         """
+        return self.told_to_stop if self._agreement is None else self._agreement.leaves_now()
+
+    @property
+    def told_to_stop(self) -> bool:
+        """As `should_stop`, but of several processes of a run one may know it before another."""
         if not self._stop_seen and self._run.stop_file:
             self._stop_seen = os.path.exists(self._run.stop_file)
         return self._stop_seen
 
     def steps(self) -> Iterator[int]:
-        """The steps left to train, `start + 1` to `resource`; ends early when told to stop."""
+        """The steps left to train, `start + 1` to `resource`; ends early when told to stop.
+
+        With `train.launcher` it ends for all processes of the run after the same step, which is the one after
+        that in which they are told.
+        """
         self._yielded = self.start
         for step in range(self.start + 1, self.resource + 1):
-            if self.should_stop:
+            agreed = self._agreement
+            if self.told_to_stop if agreed is None else agreed.leaves_before(step):
                 return
             self._yielded = step
             yield step
@@ -196,7 +212,7 @@ class Trial:
     def _last_step(self) -> int:
         if self._yielded is not None:
             return max(self._yielded, self.start)
-        if self.should_stop:  # it left early by itself: how far it came only its reports say
+        if self.told_to_stop:  # it left early by itself: how far it came only its reports say
             return self._reported if self._reported is not None else self.start
         return self.resource
 

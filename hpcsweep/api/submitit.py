@@ -55,6 +55,8 @@ class SubmititParameters(TypedDict, total=False):
 _SAME: Final[Mapping[str, str]] = {
     "cpus_per_task": "resources.cpus",
     "slurm_cpus_per_task": "resources.cpus",
+    "nodes": "resources.nodes",
+    "slurm_nodes": "resources.nodes",
     "slurm_num_gpus": "resources.gpus",
     "slurm_mem": "resources.mem",
     "slurm_partition": "cluster.partition",
@@ -72,8 +74,8 @@ _SAME: Final[Mapping[str, str]] = {
 }
 #: Those that are sbatch options with us.
 _OPTIONS: Final = ("exclusive", "comment", "mem_per_cpu", "mem_per_gpu", "mail_type", "mail_user")
-#: A run is one process on one node.
-_ONE: Final = ("nodes", "tasks_per_node", "slurm_nodes", "slurm_ntasks_per_node")
+#: `resources.cpus` is that of a node, `cpus_per_task` that of each of these.
+_ONE: Final = ("tasks_per_node", "slurm_ntasks_per_node")
 _GPUS: Final = ("gpus_per_node", "slurm_gpus_per_node", "slurm_gpus_per_task", "slurm_gres")
 
 
@@ -130,7 +132,7 @@ def _translated(name: str, value: Any, others: Sequence[str]) -> Mapping[str, An
         return {f"cluster.options.{key.replace('_', '-')}": item for key, item in dict(value).items()}
     if name in _ONE:
         if value != 1:
-            raise ValueError(f"must be 1, got {format_value(value)}: a run is one process on one node")
+            raise ValueError(f"must be 1, got {format_value(value)}: see train.launcher")
         return {}
     if name == "slurm_use_srun":
         if value:

@@ -135,7 +135,7 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
         typer.echo(f"budget.trials ends it after {plural(most_trials, 'trial')}")
     shape = target.shape
     if spec.largest_run.time_s is not None:
-        gpus = max(spec.largest_run.gpus, -(-held_gpus // shape.lanes))
+        gpus = max(spec.largest_run.total_gpus, -(-held_gpus // shape.lanes))
         hours = runs * (gpus or 1) * spec.largest_run.time_s / 3600
         unit = "GPU-hours" if gpus else "run-hours"
         typer.echo(f"{each}{hours:g} {unit} if every run takes its whole time limit, once")

@@ -326,6 +326,7 @@ def _announce(folder: ResultsFolder, target: Target, runs: Sequence[Run], overri
 def _resources(shape: TaskResources) -> str:
     """`2 GPUs, 8 CPUs, 16384 MiB, 1800 s` of one task."""
     parts = [
+        f"{shape.nodes} nodes, on each" if shape.nodes > 1 else "",
         f"{shape.gpus} GPU{'' if shape.gpus == 1 else 's'}" if shape.gpus else "",
         f"{shape.cpus} CPU{'' if shape.cpus == 1 else 's'}",
         f"{shape.mem_mib} MiB" if shape.mem_mib else "",

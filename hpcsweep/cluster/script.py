@@ -116,6 +116,7 @@ def render_template(
         "folder": str(batch.folder),
         "tasks": batch.tasks,
         "throttle": batch.throttle,
+        "nodes": batch.shape.nodes,
         "gpus": batch.shape.gpus,
         "cpus": batch.shape.cpus,
         "mem_mib": batch.shape.mem_mib,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 #: By these a process believes that srun or mpirun has started it, together with the others of its training:
@@ -71,13 +72,43 @@ def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-def task_variables(*, task: int | str, restart: int | str, job: str, node: str = "") -> dict[str, str]:
-    """By what the worker knows its task, on every cluster."""
+def task_variables(
+    *,
+    task: int | str,
+    restart: int | str,
+    job: str,
+    node: str = "",
+    start: Sequence[str] = (),
+    address: str = "",
+) -> dict[str, str]:
+    """By what the worker knows its task, on every cluster.
+
+    Args:
+        task: The array index.
+        restart: How often the task was started before.
+        job: Its job id.
+        node: The node that its worker runs on, the first of the task's.
+        start: The words of a command that takes a number of processes, a module of ours and its arguments,
+            and runs that module so many times on each node of the task, each with `process_variables`; empty
+            where processes can be started on this node alone.
+        address: By what the other nodes reach this one.
+    """
+    known = {"HPCSWEEP_START": json.dumps(list(start)) if start else "", "HPCSWEEP_ADDRESS": address}
     return {
         "HPCSWEEP_TASK": str(task),
         "HPCSWEEP_RESTART": str(restart),
         "HPCSWEEP_JOB": job,
         "HPCSWEEP_NODE": node,
+        **{name: value for name, value in known.items() if value},
+    }
+
+
+def process_variables(*, rank: int | str, local: int | str, node: int | str) -> dict[str, str]:
+    """By what a process that was started on all nodes knows its number, that on its node, and its node's."""
+    return {
+        "HPCSWEEP_RANK": str(rank),
+        "HPCSWEEP_LOCAL_RANK": str(local),
+        "HPCSWEEP_NODE_RANK": str(node),
     }
 
 

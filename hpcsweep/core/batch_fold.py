@@ -53,6 +53,7 @@ class BatchFold(SweepFacts):
             lanes=event.lanes,
             cpus=event.cpus,
             mem_mib=event.mem_mib,
+            nodes=event.nodes,
         )
         if event.gpus_held:
             self._note_gpus_held(event.gpus, event.gpus_held)

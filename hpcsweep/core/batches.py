@@ -63,6 +63,7 @@ class BatchState(msgspec.Struct):
         blocked_reason: Why tasks of it cannot start; empty if nothing but their turn is awaited.
         blocked_since: Since when; Unix time, 0 where unknown.
         released: Tasks that the cluster held and that were let go.
+        gpus: GPUs of one task, on all its `nodes` together; `cpus` and `mem_mib` are those of each node.
         gpus_held: GPUs that one task holds, where that is more than it asks for, else 0.
         allocated: GPUs that tasks were seen to hold where that is another figure.
         tick_job: Job that ticks when all its tasks have ended, empty if there is none.
@@ -93,6 +94,7 @@ class BatchState(msgspec.Struct):
     lanes: int = 1
     cpus: int = 0
     mem_mib: int | None = None
+    nodes: int = 1
     assigned: dict[RunId, AssignedRun] = msgspec.field(default_factory=dict)
     starts: dict[int, StartedTask] = msgspec.field(default_factory=dict)
     earlier_starts: dict[int, list[float]] = msgspec.field(default_factory=dict)
@@ -101,7 +103,8 @@ class BatchState(msgspec.Struct):
     @property
     def shape(self) -> TaskResources:
         """What one of its tasks asked for."""
-        return TaskResources(self.gpus, self.cpus or 1, self.mem_mib, self.time_s or None, self.lanes)
+        gpus, cpus = self.gpus // self.nodes, self.cpus or 1
+        return TaskResources(gpus, cpus, self.mem_mib, self.time_s or None, self.lanes, nodes=self.nodes)
 
     @property
     def run_mem_mib(self) -> int | None:
@@ -110,10 +113,10 @@ class BatchState(msgspec.Struct):
 
     def fits(self, run: TaskResources) -> bool:
         """Whether each lane of its tasks has what such a run needs, its time aside."""
-        needed = [(run.gpus, self.gpus), (run.cpus, self.cpus or math.inf)]
+        needed = [(run.total_gpus, self.gpus), (run.cpus, self.cpus or math.inf)]
         if run.mem_mib is not None and self.mem_mib is not None:
             needed.append((run.mem_mib, self.mem_mib))
-        return all(each * self.lanes <= there for each, there in needed)
+        return run.nodes == self.nodes and all(each * self.lanes <= there for each, there in needed)
 
     @property
     def open_tasks(self) -> int:

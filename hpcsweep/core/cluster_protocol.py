@@ -74,11 +74,12 @@ class TaskResources(msgspec.Struct, frozen=True):
     """What one task asks of the cluster, for all the runs that it does at a time; or what one run needs.
 
     Attributes:
-        gpus: 0 for a CPU task.
+        gpus: Of each node; 0 for a CPU task. `cpus` and `mem_mib` are those of each node, too.
         mem_mib: None leaves it to the cluster's default.
         time_s: Time limit; None leaves it to the cluster's default.
         lanes: Runs at a time; `gpus`, `cpus` and `mem_mib` are divided evenly among lanes.
         least_time_s: Where the site does not allow `time_s`, so much would do; None: nothing less.
+        nodes: How many nodes one task has.
     """
 
     gpus: int = 0
@@ -87,6 +88,12 @@ class TaskResources(msgspec.Struct, frozen=True):
     time_s: int | None = None
     lanes: int = 1
     least_time_s: int | None = None
+    nodes: int = 1
+
+    @property
+    def total_gpus(self) -> int:
+        """GPUs on all nodes of a task: what it holds and costs."""
+        return self.gpus * self.nodes
 
     def within(self, limits_s: Sequence[int]) -> TaskResources:
         """The same with a time limit that all of these limits allow that allow `least_time_s`."""
@@ -97,7 +104,7 @@ class TaskResources(msgspec.Struct, frozen=True):
 
 
 class TaskAllocation(msgspec.Struct, frozen=True):
-    """What one task holds of a cluster, which may be more than it asks for.
+    """What one task holds of a cluster, all its nodes together, which may be more than it asks for.
 
     Attributes:
         why: It is more, in words; empty if it is not.
@@ -197,6 +204,8 @@ class Cluster(Protocol):
     start_up_s: float = 300.0
     #: Shortest and longest time between two polls.
     poll_s: tuple[float, float]
+    #: Whether a task may have several nodes: its worker is told how to start processes on all of them.
+    spans_nodes: bool = False
 
     def submit(self, batch: Batch) -> str:
         """Submit one array, give its job id.
@@ -294,7 +303,7 @@ class Cluster(Protocol):
 
     def allocation_of(self, shape: TaskResources) -> TaskAllocation:
         """What a task of this shape will hold at most."""
-        return TaskAllocation(shape.gpus, shape.cpus)
+        return TaskAllocation(shape.total_gpus, shape.cpus * shape.nodes)
 
     @property
     def slots(self) -> int | None:

@@ -199,14 +199,16 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     Attributes:
         batch: Unique name, the job name on the cluster.
         tasks: For each array index the runs it carries, as `(trial, rung)`.
-        gpus: GPUs of one task.
+        gpus: GPUs of one task, on all its nodes together.
         throttle: So many tasks at a time at most.
         cluster: Name of the cluster that it is meant for.
         time_s: Time limit of one task; 0 where unknown.
         gpus_held: GPUs that one task will hold where that is more than it asks for, else 0.
         reuse: Its tasks keep their GPUs and are assigned runs once they have begun; `tasks` names none.
         lanes: How many runs each task does at a time.
-        cpus: CPU cores of one task, 0 where unknown. `mem_mib`: its memory, None where it asks for none.
+        cpus: CPU cores of one task on each node, 0 where unknown. `mem_mib`: its memory on each node, None
+            where it asks for none.
+        nodes: Of one task.
     """
 
     batch: str
@@ -221,6 +223,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     lanes: int = 1
     cpus: int = 0
     mem_mib: int | None = None
+    nodes: int = 1
 
 
 class RunsAssigned(Event, frozen=True, tag="runs_assigned", gc=False):

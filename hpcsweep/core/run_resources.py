@@ -92,6 +92,7 @@ class RunResources(msgspec.Struct, frozen=True):
     takes its place.
 
     Attributes:
+        nodes: Of each run; the others are those of each node.
         mem_mib: None leaves it to the cluster's default, as does `time_s`.
     """
 
@@ -99,6 +100,7 @@ class RunResources(msgspec.Struct, frozen=True):
     cpus: int | Expression = 1
     mem_mib: int | Expression | MemorySteps | Learned | None = None
     time_s: int | Expression | UnitTime | Learned | None = None
+    nodes: int = 1
 
     @property
     def watches_memory(self) -> bool:
@@ -127,7 +129,7 @@ class RunResources(msgspec.Struct, frozen=True):
         """What every run needs; None if they differ."""
         match self.gpus, self.cpus, self.mem_mib, self.time_s:
             case int(), int(), int() | None, int() | None:
-                return TaskResources(self.gpus, self.cpus, self.mem_mib, self.time_s)
+                return TaskResources(self.gpus, self.cpus, self.mem_mib, self.time_s, nodes=self.nodes)
         return None
 
     def expressions(self) -> list[tuple[str, Expression, tuple[str, ...]]]:
@@ -183,7 +185,7 @@ class RunResources(msgspec.Struct, frozen=True):
             time_s = _learned(self.time_s.first, guess)
         else:
             time_s = _amount("resources.time", self.time_s, values, parse=parse_duration, most=LONGEST_S)
-        return TaskResources(gpus, cpus, mem, time_s)
+        return TaskResources(gpus, cpus, mem, time_s, nodes=self.nodes)
 
 
 def _count(path: str, given: int | Expression, values: Mapping[str, Any], *, least: int, most: int) -> int:

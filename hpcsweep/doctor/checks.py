@@ -188,7 +188,8 @@ def training_code_finding(spec: SweepSpec) -> Finding:
 
 def format_resources(shape: TaskResources) -> str:
     """For example `2 GPUs, 8 CPUs, 16384 MiB, 30 min`."""
-    parts = [plural(shape.gpus, "GPU")] if shape.gpus else []
+    parts = [f"{shape.nodes} nodes, on each"] if shape.nodes > 1 else []
+    parts += [plural(shape.gpus, "GPU")] if shape.gpus else []
     parts.append(plural(shape.cpus, "CPU"))
     parts += [] if shape.mem_mib is None else [f"{shape.mem_mib} MiB"]
     parts += [] if shape.time_s is None else [f"{shape.time_s / 60:g} min"]

@@ -116,7 +116,7 @@ class ThrottleManager:
     @property
     def task_gpus(self) -> int:
         """GPUs that a new task holds at most, as far as is known."""
-        requested = self._settings.shape.gpus
+        requested = self._settings.shape.total_gpus
         return max(self.expected_gpus, self._state.held_gpus.get(requested, requested))
 
     def rethrottle(self, wanted: int | None = None) -> Step:

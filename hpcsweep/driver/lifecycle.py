@@ -57,7 +57,7 @@ class GpuBudget:
         self, settings: DriverConfig, *, default_time_s: int | None, start_up_s: float = 0.0
     ) -> None:
         self._max_gpu_s = settings.max_gpu_s
-        self.task_gpus = settings.shape.gpus  # of a new task
+        self.task_gpus = settings.shape.total_gpus  # of a new task
         time_s = settings.shape.time_s or default_time_s
         if self.cap_s is not None and time_s is None:
             raise SpecError(

@@ -174,15 +174,16 @@ class Submitter:
             f"{self._settings.name}-{self._state.started.sweep}-{segment}-{next(self._numbers)}",
             now,
             tasks,
-            gpus=shape.gpus,
+            gpus=shape.total_gpus,
             throttle=throttle,
             cluster=self._settings.cluster,
             time_s=minutes(shape.time_s) if shape.time_s else self._budget.time_s,
-            gpus_held=gpus if gpus != shape.gpus else 0,
+            gpus_held=gpus if gpus != shape.total_gpus else 0,
             reuse=reuse,
             lanes=shape.lanes,
             cpus=shape.cpus,
             mem_mib=shape.mem_mib,
+            nodes=shape.nodes,
         )
 
     def submission(self, planned: BatchPlanned, *, now: float, after: str = "") -> Submit:
@@ -204,7 +205,8 @@ class Submitter:
                 planned.batch,
                 self._state.started.sweep,
                 self._settings.program,
-                gpus=shape.gpus,
+                gpus=shape.total_gpus,
+                nodes=shape.nodes,
                 lanes=shape.lanes,
                 tick=self._state.is_detached(self._settings.cluster),
                 fail_fast=0 if planned.reuse or self._state.first_errors.over else self._settings.fail_fast,

@@ -42,19 +42,20 @@ class Target(msgspec.Struct, frozen=True, dict=True):
         try:
             return self.cluster.allocation_of(self.shape)
         except ClusterUnavailable:
-            return TaskAllocation(self.shape.gpus, self.shape.cpus)
+            return TaskAllocation(self.shape.total_gpus, self.shape.cpus * self.shape.nodes)
 
     def allocation_note(self, held: TaskAllocation) -> str:
         """That a task holds more than it requests, and what to do about it; empty if it does not."""
         shape = self.shape
         if not held.why:
             return ""
-        if held.gpus > shape.gpus:
-            got, asked, each = f"{held.gpus} GPUs", shape.gpus, held.gpus // (shape.gpus // shape.lanes or 1)
+        gpus, cpus = shape.total_gpus, shape.cpus * shape.nodes
+        if held.gpus > gpus:
+            got, asked, each = f"{held.gpus} GPUs", gpus, held.gpus // (gpus // shape.lanes or 1)
         else:
-            got, asked, each = f"{held.cpus} CPUs", shape.cpus, held.cpus // (shape.cpus // shape.lanes or 1)
+            got, asked, each = f"{held.cpus} CPUs", cpus, held.cpus // (cpus // shape.lanes or 1)
         note = f"a task asks for {asked} and holds {got}: {held.why}"
-        if each > shape.lanes:
+        if each > shape.lanes and shape.nodes == 1:
             note += f"; cluster.concurrent: {each} shares them among {each} runs"
         return note
 
@@ -71,6 +72,9 @@ class Target(msgspec.Struct, frozen=True, dict=True):
         Raises:
             ClusterUnavailable: The cluster did not answer.
         """
+        nodes = self.shape.nodes
+        if nodes > 1 and not self.cluster.spans_nodes:
+            return [f"resources.nodes: must be 1 on {self.name}, where a task has one node, got {nodes}"]
         problems = self.cluster.problems(self.shape)
         if problems or max_gpus is None:
             return problems
@@ -197,5 +201,5 @@ def max_tasks(spec: SweepSpec, shape: TaskResources) -> int | None:
     if spec.cluster.max_tasks is not None:
         caps.append(spec.cluster.max_tasks)
     if spec.cluster.max_gpus is not None and shape.gpus:
-        caps.append(max(1, spec.cluster.max_gpus // shape.gpus))
+        caps.append(max(1, spec.cluster.max_gpus // shape.total_gpus))
     return min(caps, default=None)

@@ -151,9 +151,13 @@ def _options(spec: SweepSpec, shape: TaskResources, cap: int | None) -> Simulate
         raise SpecError(
             f"cluster.simulated.gpus: must be at least the {shape.gpus} of one task, got {options.gpus}"
         )
+    if options.nodes < shape.nodes and "nodes" in options.model_fields_set:
+        raise SpecError(
+            f"cluster.simulated.nodes: must be at least the {shape.nodes} of one task, got {options.nodes}"
+        )
     if cap is None or "nodes" in options.model_fields_set:
-        return options
-    return options.model_copy(update={"nodes": -(-cap // places)})
+        return options.model_copy(update={"nodes": max(options.nodes, shape.nodes)})
+    return options.model_copy(update={"nodes": -(-cap // places) * shape.nodes})
 
 
 def _unit_seconds(options: SimulatedOptions, curve: Curve) -> UnitSeconds:
@@ -286,7 +290,7 @@ class Recorder:
             ending=state.ended.outcome.value,
             reason=state.ended.reason,
             places=places,
-            gpus=driver.settings.shape.gpus,
+            gpus=driver.settings.shape.total_gpus,
             makespan_s=makespan_s,
             bound_s=max(busy_s / places, chain_s),
             chain_s=chain_s,

@@ -118,14 +118,40 @@ def check_cluster(cluster: Cluster, needs: Sequence[RunNeeds], problems: Problem
     if not needs:
         return
     largest = max(needs, key=lambda run: run.needs.gpus)
-    gpus = largest.needs.gpus * cluster.concurrent
+    gpus = largest.needs.total_gpus * cluster.concurrent
     if cluster.max_gpus is not None and cluster.max_gpus < gpus:
-        expected = f"must be at least the {gpus} of one task (resources.gpus x concurrent)"
+        factors = "resources.gpus x " + ("nodes" if largest.needs.nodes > 1 else "concurrent")
+        expected = f"must be at least the {gpus} of one task ({factors})"
         problems.add("cluster.max_gpus", f"{expected}{largest.whose('gpus')}, got {cluster.max_gpus}")
     shortest = min(needs, key=lambda run: run.needs.time_s or LONGEST_S)
     if shortest.needs.time_s is not None and cluster.signal >= shortest.needs.time_s:
         whose = f"{shortest.needs.time_s} seconds{shortest.whose('time')}"
         problems.add("cluster.signal", f"must be less than resources.time ({whose}), got {cluster.signal}")
+
+
+def check_launcher(
+    train: Train, nodes: int, needs: Sequence[RunNeeds], cluster: Cluster, problems: Problems
+) -> None:
+    """Check that something starts the processes of a run, and that they have a place."""
+    launcher = train.launcher
+    if launcher == "none":
+        if train.processes is not None:
+            problems.add("train.processes", "must be left out without train.launcher, which starts them")
+        if nodes > 1 and train.function is not None:
+            expected = "must be torchrun, srun or accelerate for a function on several nodes"
+            problems.add("train.launcher", f"{expected} (resources.nodes is {nodes}), got none")
+        return
+    if train.call != "trial":
+        problems.add("train.call", f"must be trial with train.launcher: {launcher}, got {train.call}")
+    if cluster.concurrent > 1 and (nodes > 1 or launcher == "srun"):
+        why = f"resources.nodes: {nodes}" if nodes > 1 else f"train.launcher: {launcher}"
+        problems.add("cluster.concurrent", f"must be 1 with {why}, got {cluster.concurrent}")
+    for run in needs:
+        processes = train.processes or run.needs.gpus
+        if run.needs.cpus < processes:
+            expected = f"must be at least {processes}, one for each process of a node (train.processes)"
+            problems.add("resources.cpus", f"{expected}, got {run.needs.cpus}{run.whose('cpus')}")
+            break
 
 
 def check_constraints(space: Space, problems: Problems) -> bool:

@@ -219,6 +219,8 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
             for problem in cluster_problems(cluster, space):
                 problems.add_line(problem)
         checks.check_cluster(cluster, needs, problems)
+        if train is not None and resources is not None:
+            checks.check_launcher(train, resources.nodes, needs, cluster, problems)
     if (
         train is None
         or objective is None

@@ -157,6 +157,11 @@ class Train(Section):
     warm: Literal["auto", False] = "auto"
     """Whether a task with `cluster.reuse` may import `function` once and fork each run from that process.
     `auto`: where that is safe."""
+    launcher: Literal["none", "torchrun", "srun", "accelerate"] = "none"
+    """What starts the processes of a run, on all its nodes; `none`: the run is one process, which may start
+    others itself. See distributed.md."""
+    processes: Hundreds | None = None
+    """Processes on each node with a `launcher`. Default: one for each GPU, else 1."""
     first_step: Literal[0, 1] = 1
     """The number of the first step in what `command` prints: 0 for programs that count steps from 0."""
     checkpoint: Annotated[CheckpointFiles | None, _or_null(CheckpointFiles)] = None

@@ -36,7 +36,7 @@ from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.core.units import format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.errors import SpecError
-from hpcsweep.options import Memory, Section, TimeLimit, read_time_limit
+from hpcsweep.options import Memory, Section, TimeLimit, Whole, read_time_limit
 
 if TYPE_CHECKING:
     from hpcsweep.spec.checks import Problems
@@ -259,8 +259,10 @@ Time: TypeAlias = Annotated[
 
 
 class Resources(Section):
-    """Resources of one run."""
+    """Resources of one run. With several nodes, `gpus`, `cpus` and `mem` are those of each node."""
 
+    nodes: Whole = Field(default=1, ge=1, le=10_000)
+    """Number of nodes, for training over several of them: see `train.launcher`."""
     gpus: Gpus = 0
     """Number of GPUs, or an expression over parameters such as `1 if width <= 1024 else 4`. See
     resources.md."""
@@ -280,6 +282,7 @@ class Resources(Section):
             cpus=_parsed(self.cpus),
             mem_mib=_parsed(self.mem),
             time_s=_parsed(self.time),
+            nodes=self.nodes,
         )
 
 
@@ -372,6 +375,7 @@ def largest_need(needs: Sequence[TaskResources]) -> TaskResources:
         cpus=max(each.cpus for each in needs),
         mem_mib=max(mem, default=None),
         time_s=max(time, default=None),
+        nodes=max(each.nodes for each in needs),
     )
 
 

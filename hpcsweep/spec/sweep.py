@@ -139,7 +139,9 @@ class SweepSpec:
             log_limit_mib=self.train.log_limit,
             keep_checkpoints=self.train.keep_checkpoints,
             parameters=self.space.names,
-            warm=self.train.warm == "auto",
+            warm=self.train.warm == "auto" and self.train.launcher == "none",
+            launcher=self.train.launcher,
+            processes=self.train.processes or 0,
             resumes=self.resumes,
             first_step=self.train.first_step,
             stop_at_resource=self.train.stop_at_resource,
@@ -197,6 +199,7 @@ class SweepSpec:
             time_s=asked_s or long_s,
             lanes=lanes,
             least_time_s=asked_s or run.time_s,
+            nodes=run.nodes,
         )
 
 

@@ -109,6 +109,8 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         resume_args: What is added to the command where there is something to resume from.
         call: How `function` is called, as `train.call`.
         max_resource: The resource of the last rung, 0 where unknown.
+        launcher: What starts the processes of a run; `none`: it is one.
+        processes: How many of them on each node; 0: one for each GPU, or one.
         snapshot: Set if `function` and `workdir` are those of a copy.
     """
 
@@ -140,6 +142,8 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     call: str = "trial"
     max_resource: int = 0
     metric_files: tuple[MetricFile, ...] = ()
+    launcher: str = "none"
+    processes: int = 0
 
     @property
     def has_output(self) -> bool:
@@ -164,7 +168,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         reuse: Set if its tasks are given their runs once they have begun; then the manifest names none.
-        gpus: Of one task; shared evenly by `lanes` runs at a time.
+        gpus: Of one task, on all its nodes together; shared evenly by `lanes` runs at a time.
+        nodes: Of one task.
         tick: A task that has finished ticks the sweep.
         fail_fast: No run begins once so many trials of the batch failed at once with one error; 0: off.
         mem_limit_mib: The worker ends a run whose processes hold more; None: it leaves that to the cluster.
@@ -180,6 +185,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     fail_fast: int = 0
     reuse: Reuse | None = None
     mem_limit_mib: int | None = None
+    nodes: int = 1
 
 
 class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -214,6 +214,8 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
         config_file: Its parameters merged with `train.config`; None without one.
         output_dir: The program's own folder, the same in all runs of the trial.
         suggestion_seed: For parameters that `config` lacks.
+        ranks: Processes that train together, as far as the worker starts them.
+        agreed_file: Where rank 0 says when all of them leave; see `store.stop_agreement`.
     """
 
     trial: int
@@ -238,6 +240,8 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     config_file: str | None = None
     output_dir: str = ""
     suggestion_seed: int = 0
+    ranks: int = 1
+    agreed_file: str = ""
     version: int = version_field()
 
     @property
@@ -284,6 +288,14 @@ def _decode_paths(run: RunFile) -> RunFile:
     """Paths as this process can open them: they differ in a locale without UTF-8."""
     if sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
         return run
-    keys = ("resume_from", "checkpoint_dir", "stop_file", "trial_folder", "metrics_file", "output_dir")
+    keys = (
+        "resume_from",
+        "checkpoint_dir",
+        "stop_file",
+        "trial_folder",
+        "metrics_file",
+        "output_dir",
+        "agreed_file",
+    )
     paths = {key: text for key in keys if (text := getattr(run, key)) is not None}
     return msgspec.structs.replace(run, **{key: os.fsdecode(text.encode()) for key, text in paths.items()})

@@ -227,4 +227,4 @@ def wait_for_all() -> None:
 
 def any_should_stop(trial: Trial) -> bool:
     """Whether any process was told to stop, so that all leave at the same step; all must call it."""
-    return any(gather(trial.should_stop))
+    return any(gather(trial.told_to_stop))

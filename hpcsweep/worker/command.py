@@ -26,7 +26,15 @@ _CR_MESSAGE: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
 _HEAD: Final = 4096
 #: Of the task and of its tick; not for training code.
 _TASK: Final = frozenset(
-    {"HPCSWEEP_JOB", "HPCSWEEP_NODE", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"}
+    {
+        "HPCSWEEP_JOB",
+        "HPCSWEEP_NODE",
+        "HPCSWEEP_TASK",
+        "HPCSWEEP_RESTART",
+        "HPCSWEEP_TICK",
+        "HPCSWEEP_START",
+        "HPCSWEEP_ADDRESS",
+    }
 )
 #: Path of the run's file; no other run's process has the same value.
 RUN_VARIABLE: Final = "HPCSWEEP_RUN"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from hpcsweep.core.text import plural
 from hpcsweep.errors import TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Program
@@ -24,6 +25,7 @@ from hpcsweep.worker.command import (
     RUN_VARIABLE,
     TaskContext,
     command_line,
+    modules_folder,
     program_arguments,
     run_variables,
     shared_environment,
@@ -31,7 +33,17 @@ from hpcsweep.worker.command import (
     write_config_file,
 )
 from hpcsweep.worker.entrypoint import ChildError
+from hpcsweep.worker.ports import Port
 from hpcsweep.worker.process import Child
+from hpcsweep.worker.ranks import (
+    ADDRESS_VARIABLE,
+    RankFailure,
+    RankPlan,
+    Ranks,
+    first_failure,
+    launcher_arguments,
+    write_plan,
+)
 from hpcsweep.worker.warm import WarmProcess
 
 
@@ -58,6 +70,8 @@ class Launch:
         metrics_file: Where it reports.
         devices: The GPUs that it may see; None: those of the task.
         warm: What it is forked from where that can be.
+        log: Of the run.
+        clashes: How often its processes could not meet because somebody else had taken their port.
 
     Attributes:
         checkpoint_dir: Its working folder.
@@ -79,9 +93,19 @@ class Launch:
         metrics_file: Path,
         devices: Sequence[str] | None,
         warm: WarmProcess | None,
+        log: Path,
+        clashes: int = 0,
     ) -> None:
-        program = context.header.program
+        program, header = context.header.program, context.header
+        self._context = context
+        self._log = log
+        self._per_node = program.processes or max(1, header.gpus // header.nodes // header.lanes)
+        self._port: Port | None = None
+        if program.launcher != "none":
+            self._port = Port(f"{context.job}/{run.trial}/{run.rung}/{run.attempt}/{clashes}")
         self._folder = context.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
+        if header.nodes > 1:  # in the results folder, which all nodes see
+            self._folder = trial.checkpoints / f".run-{run.rung}-{run.attempt}-{context.restart}"
         self.checkpoint_dir = trial.checkpoints / f".work-{run.rung}-{run.attempt}-{context.restart}"
         #: In the results folder, which all nodes of a run see.
         self._config = trial.checkpoints / f".config-{run.rung}-{run.attempt}-{context.restart}"
@@ -117,16 +141,21 @@ class Launch:
             max_resource=program.max_resource,
             config_file=str(self._config / program.config.name) if program.config else None,
             suggestion_seed=run.suggestion_seed or run.seed,
+            ranks=1 if self._port is None else header.nodes * self._per_node,
+            agreed_file=str(self._folder / "agreed"),
         )
         run_file = self._folder / "run.json"
         self._variables = run_variables(self.file, run_file)
+        self._remove_folders()
+        make_dirs(self.checkpoint_dir)
+        os.makedirs(self._folder, mode=0o700)
+        modules = context.modules
+        if modules is not None and header.nodes > 1:
+            modules = modules_folder(self._folder / "python")
         shared = shared_environment(
-            context.environ, program, devices=devices, python=sys.executable, modules=context.modules
+            context.environ, program, devices=devices, python=sys.executable, modules=modules
         )
         self._environ = shared | self._variables
-        self.clean_up()
-        os.makedirs(self._folder, mode=0o700)
-        make_dirs(self.checkpoint_dir)
         if program.has_output:
             make_dirs(trial.output)
         run_file.write_bytes(msgspec.json.encode(self.file))
@@ -162,7 +191,39 @@ class Launch:
             resumes=bool(self._program.resume_args) and self._can_resume(),
         )
         cwd = self._program.workdir
+        if self._port is not None:
+            return self._start_ranks(self._port, output)
         return Child(self.argv, env=self._environ, mark=RUN_VARIABLE, cwd=cwd, output=output)
+
+    def _start_ranks(self, port: Port, output: int) -> Ranks:
+        """Start the program as many times as it has ranks, on all nodes."""
+        context, program, nodes = self._context, self._program, self._context.header.nodes
+        plan = RankPlan(
+            launcher=program.launcher,
+            nodes=nodes,
+            per_node=self._per_node,
+            address=context.environ.get(ADDRESS_VARIABLE) or ("127.0.0.1" if nodes == 1 else context.node),
+            port=port.number,
+            argv=tuple(self.argv),
+            ending=str(self.ending),
+            folder=str(self._folder),
+            log=str(self._log),
+            log_limit_mib=program.log_limit_mib,
+            python=sys.executable,
+        )
+        self.how = f"{plural(plan.size, 'rank')} by {plan.launcher}, at {plan.address}:{plan.port}"
+        Path(self.file.agreed_file).touch()
+        argv = launcher_arguments(plan, write_plan(plan), context.environ)
+        return Ranks(plan, argv, env=self._environ, mark=RUN_VARIABLE, cwd=program.workdir, output=output)
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether the program was started several times, or by a launcher."""
+        return self._port is not None
+
+    def rank_failure(self) -> RankFailure | None:
+        """How the rank failed that did so first; None if none did by itself."""
+        return first_failure(self._folder) if self._port is not None else None
 
     def put_back(self) -> None:
         """Have the program find what it keeps as it is in the checkpoint that it goes on from.
@@ -209,6 +270,11 @@ class Launch:
 
     def clean_up(self) -> None:
         """Remove what only this start needed."""
+        if self._port is not None:
+            self._port.close()
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
         checkpoints.remove(self.checkpoint_dir)
         checkpoints.remove(self._config)
         shutil.rmtree(self._folder, ignore_errors=True)

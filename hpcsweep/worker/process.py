@@ -33,8 +33,7 @@ class RunLog:
         make_dirs(path.parent)
         self.path = path
         self.fd = open_append(path, flags=os.O_RDWR)
-        self._begin = os.fstat(self.fd).st_size
-
+        self.begin()
         self._end_size = _END if limit is None else min(_END, limit // 2)
         self._room = None if limit is None else limit - self._end_size
         self._end = bytearray()
@@ -82,11 +81,19 @@ class RunLog:
         self._left_out += beyond
         del self._end[:beyond]
 
-    def excerpt(self) -> str:
-        """The last informative lines of this run."""
+    def begin(self) -> None:
+        """What was written so far is of an earlier start."""
+        self._begin = os.fstat(self.fd).st_size
+
+    def tail(self) -> str:
+        """The end of what was written since."""
         size = os.fstat(self.fd).st_size
         begin = max(self._begin, size - _TAIL)
-        return excerpt(os.pread(self.fd, size - begin, begin).decode(errors="replace"))
+        return os.pread(self.fd, size - begin, begin).decode(errors="replace")
+
+    def excerpt(self) -> str:
+        """The last informative lines of this run."""
+        return excerpt(self.tail())
 
     def close(self) -> None:
         os.close(self.fd)
@@ -166,6 +173,10 @@ class Child:
     def running(self) -> list[int]:
         """Running processes of the group."""
         return [pid for pid in _processes() if _group_of(pid) == self.pid]
+
+    def catches(self, signum: signal.Signals) -> bool:
+        """Whether the child itself handles the signal."""
+        return _catches(self.pid, signum)
 
     def forward_signal(self, signum: signal.Signals) -> None:
         """Forward a signal to the processes that can use it.

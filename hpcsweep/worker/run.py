@@ -16,7 +16,8 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter, Suggestions
-from hpcsweep.worker.command import TaskContext, line_ending_problem
+from hpcsweep.worker.command import TaskContext
+from hpcsweep.worker.exits import MOST_CLASHES, blameless, port_was_taken, process_exit
 from hpcsweep.worker.launch import Launch
 from hpcsweep.worker.outcome import (
     ObjectiveReading,
@@ -97,6 +98,7 @@ class Attempt:
         self._reading: ObjectiveReading | None = None
         self._stopped = False  # by request, while its task goes on
         self._suggestions: Suggestions | None = None
+        self._clashes = 0  # starts of its ranks that found their port taken
 
     def begin(self) -> None:
         """Start the process, or set the result at once if nothing is left to do."""
@@ -209,7 +211,10 @@ class Attempt:
             metrics_file=self._metrics.path,
             devices=self._devices,
             warm=self._warm,
+            log=self._log.path,
+            clashes=self._clashes,
         )
+        self._log.begin()
         source = f"from step {self._start_step}" if self._checkpoint else "from scratch"
         self._log.note(
             f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {run.trial} rung {run.rung} attempt {run.attempt}"
@@ -247,7 +252,8 @@ class Attempt:
             return
         self._child = child
         limit_mib = self._context.header.mem_limit_mib
-        self._meter = UsageMeter(child.pid, self._metrics.path, limit_mib=limit_mib)
+        members = (lambda: child.processes) if launch.has_ranks else None
+        self._meter = UsageMeter(child.pid, self._metrics.path, limit_mib=limit_mib, members=members)
         if launch.how:
             self._log.note(launch.how)
         if launch.command:
@@ -312,6 +318,7 @@ class Attempt:
 
     def _end(self) -> None:
         assert self._child is not None
+        assert self._launch is not None
         returncode = self._child.kill_all()
         if self._meter is not None:
             peak_mib = self._meter.peak_mib(at_least_kib=self._child.max_rss_kib)
@@ -330,14 +337,19 @@ class Attempt:
             reading = reading.with_problem(self._watcher.problem())
         if self._lost_last_report(returncode, reading.fresh or reading.complete):
             self._checkpoint = self._newest(self.run.resource - 1)
-            self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
-            self._prepare()
+            self._start_again("the last step's metrics were lost with an earlier attempt: trained again")
             return
         if self._meter is not None and reading.own is not None:
             self._unit_seconds = self._meter.unit_seconds(reading.own[1])
         ended = self._process_exit(returncode)
+        clashed = port_was_taken(ended, self._launch, self._log)
+        if clashed and self._signal is None and self._clashes < MOST_CLASHES:
+            self._clashes += 1
+            self._start_again("somebody else had taken the port of its ranks: they are started again")
+            return
         reached = min(max(reading.reached, self._start_step), self.run.resource)
         outcome = classify(ended, reading, resource=self.run.resource, reached=reached)
+        outcome = blameless(outcome, ended, self._launch, port_taken=clashed)
         if self._watcher is not None:
             completed = outcome.value is not None
             told = completed or outcome.interrupted is not None
@@ -355,25 +367,22 @@ class Attempt:
 
     def _process_exit(self, returncode: int) -> ProcessExit:
         assert self._launch is not None
-        failure = self._launch.failure
-        before, after = self._oom_kills, oom_kills()
-        return ProcessExit(
+        return process_exit(
             returncode,
-            signal=self._signal.name if self._signal else None,
+            self._launch,
+            self._log,
+            program=self._program,
+            signum=self._signal,
             ended_by_us=self._ended_at_resource,
-            types=failure.types,
-            message=failure.message or (self._last_message() if returncode else ""),
-            oom_kills=after - before if before is not None and after is not None else 0,
+            oom_kills_before=self._oom_kills,
             alone=self._context.header.lanes == 1,
             over_memory=self._over_memory,
         )
 
-    def _last_message(self) -> str:
-        """The last lines that the program printed, and known causes."""
-        excerpt, workdir = self._log.excerpt(), self._program.workdir
-        argv = self._launch.argv if self._launch and self._program.command else []
-        hint = line_ending_problem(argv, excerpt, workdir=workdir) if argv else ""
-        return "; ".join(filter(None, [excerpt, hint]))
+    def _start_again(self, why: str) -> None:
+        self._log.note(why)
+        self._clean_up()
+        self._prepare()
 
     def _read_objective(self) -> ObjectiveReading:
         self._reading = read_objective(

@@ -7,9 +7,10 @@ It is read only where it can matter, for the kernel goes through all pages for i
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -123,13 +124,21 @@ class UsageMeter:
         pid: Leader of its group.
         metrics: Where the run reports.
         limit_mib: What its processes may hold; None: that is not watched.
+        members: Gives its processes on this node, where they are not its descendants: srun's have others.
 
     Attributes:
         wake_at: When `sample` is due, on the monotonic clock.
     """
 
-    def __init__(self, pid: int, metrics: Path, *, limit_mib: int | None = None) -> None:
-        self._pid = pid
+    def __init__(
+        self,
+        pid: int,
+        metrics: Path,
+        *,
+        limit_mib: int | None = None,
+        members: Callable[[], Iterable[int]] | None = None,
+    ) -> None:
+        self._members = members or functools.partial(family, pid)
         self._metrics = metrics
         self._limit_kib = None if limit_mib is None else limit_mib * _KIB_IN_MIB
         self._longest_s = _LONGEST_S if limit_mib is None else _WATCHING_S
@@ -147,7 +156,7 @@ class UsageMeter:
             return None
         self._look_at_reports()
         limit = float("inf") if self._limit_kib is None else self._limit_kib
-        held = measure(family(self._pid), above=min(self._peak_kib, limit))
+        held = measure(self._members(), above=min(self._peak_kib, limit))
         self._peak_kib = max(self._peak_kib, held.all, held.peak)
         now = time.monotonic()
         self._pause_s = min(self._pause_s * _GROWTH, self._longest_s)

@@ -22,7 +22,7 @@ MEANINGS: list[tuple[str, Any, str, Any]] = [
     ("gpus_per_node", 2, "resources.gpus", 2),
     ("gpus_per_node", "volta:2", "cluster.gpu_type", "volta"),
     ("cpus_per_task", 4, "resources.cpus", 4),
-    ("nodes", 1, "resources.gpus", 0),
+    ("nodes", 1, "resources.nodes", 1),
     ("tasks_per_node", 1, "resources.gpus", 0),
     ("stderr_to_stdout", True, "resources.gpus", 0),
     ("slurm_partition", "gpu", "cluster.partition", "gpu"),
@@ -44,7 +44,7 @@ MEANINGS: list[tuple[str, Any, str, Any]] = [
     ("slurm_gpus_per_task", 3, "resources.gpus", 3),
     ("slurm_num_gpus", 1, "resources.gpus", 1),
     ("slurm_cpus_per_task", 8, "resources.cpus", 8),
-    ("slurm_nodes", 1, "resources.gpus", 0),
+    ("slurm_nodes", 1, "resources.nodes", 1),
     ("slurm_ntasks_per_node", 1, "resources.gpus", 0),
     ("slurm_array_parallelism", 16, "cluster.max_tasks", 16),
     ("slurm_max_num_timeout", 3, "retries.timeouts", 3),
@@ -83,7 +83,7 @@ def test_parameters_of_submitit_go_with_sections() -> None:
     ("parameters", "problem"),
     [
         ({"timeout_mn": 3}, "timeout_mn: unknown parameter; did you mean 'timeout_min'?"),
-        ({"nodes": 2}, "nodes: must be 1, got 2: a run is one process on one node"),
+        ({"tasks_per_node": 2}, "tasks_per_node: must be 1, got 2: see train.launcher"),
         (
             {"slurm_use_srun": True},
             "slurm_use_srun: must be false: a run is a child of its task; call srun in its command",

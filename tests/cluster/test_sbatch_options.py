@@ -27,7 +27,7 @@ ARRAY = "belongs to hpcsweep; see cluster.max_gpus"
 GPUS = "belongs to resources.gpus and cluster.gpu_type, by which max_gpus and budgets are counted"
 FILES = "belongs to hpcsweep, which reads the logs from its own folder"
 NAME = "expected the name of one option, and its value behind the colon, as in `comment: sweep`"
-ONE = "a task is one process on one node; use resources.gpus and resources.cpus for a larger one"
+ONE = "a task is one process on each node; use resources.nodes, gpus and cpus for a larger one"
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,11 @@ def test_gpus_are_counted_in_every_form(name: str, value: OptionValue, gpus: int
 
 
 def test_gpus_in_another_form_must_be_as_many_as_resources_gpus() -> None:
-    assert gpu_problems({"gpus-per-node": 2, "gres": None}, 2, where="k.{}".format) == []
+    two = TaskResources(gpus=2, nodes=3)
+    assert gpu_problems({"gpus-per-node": 2, "gres": None}, two, where="k.{}".format) == []
+    assert gpu_problems({"gpus": 6}, two, where="k.{}".format) == []  # on all nodes together
     problem = f"k.gres: {GPUS}: it must ask for as many, 1, got 'gpu:4'"
-    assert gpu_problems({"gres": "gpu:4"}, 1, where="k.{}".format) == [problem]
+    assert gpu_problems({"gres": "gpu:4"}, TaskResources(gpus=1), where="k.{}".format) == [problem]
 
 
 @pytest.mark.parametrize(

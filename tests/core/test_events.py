@@ -173,6 +173,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             lanes=2,
             cpus=16,
             mem_mib=4096,
+            nodes=2,
         ),
         {
             "event": "batch_planned",
@@ -188,6 +189,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "lanes": 2,
             "cpus": 16,
             "mem_mib": 4096,
+            "nodes": 2,
         },
     ),
     (BatchSubmitted("b", "4711", 6.5), {"event": "batch_submitted", "batch": "b", "job": "4711", "at": 6.5}),

@@ -42,6 +42,9 @@ class Train(Section):
         check: Import `function`, or look up the program of `command`, before the sweep is started.
         warm: Whether a task with `cluster.reuse` may import `function` once and fork each run from that
             process. `auto`: where that is safe.
+        launcher: What starts the processes of a run, on all its nodes; `none`: the run is one process, which
+            may start others itself. See distributed.md.
+        processes: Processes on each node with a `launcher`. Default: one for each GPU, else 1.
         first_step: The number of the first step in what `command` prints: 0 for programs that count steps
             from 0.
         checkpoint: The files that `command` keeps by itself, if not in `{checkpoint_dir}`. See programs.md.
@@ -67,6 +70,8 @@ class Train(Section):
     log_limit: str | None = "100M"
     check: bool = True
     warm: Literal["auto", False] = "auto"
+    launcher: Literal["none", "torchrun", "srun", "accelerate"] = "none"
+    processes: int | None = None
     first_step: Literal[0, 1] = 1
     checkpoint: Mapping[str, Any] | None = None
     resume: Mapping[str, Any] | None = None
@@ -92,9 +97,10 @@ class Objective(Section):
 
 @dataclass(frozen=True, repr=False)
 class Resources(Section):
-    """Resources of one run.
+    """Resources of one run. With several nodes, `gpus`, `cpus` and `mem` are those of each node.
 
     Attributes:
+        nodes: Number of nodes, for training over several of them: see `train.launcher`.
         gpus: Number of GPUs, or an expression over parameters such as `1 if width <= 1024 else 4`. See
             resources.md.
         cpus: Number of CPU cores, or an expression such as `4 * gpus`.
@@ -105,6 +111,7 @@ class Resources(Section):
     """
 
     _: KW_ONLY
+    nodes: int = 1
     gpus: int | str = 0
     cpus: int | str = 1
     mem: str | Mapping[str, Any] | None = None

@@ -28,6 +28,8 @@ class LocalBackend(Backend):
     def connect(self, sweep: SweepRequest, options: LocalSection) -> Connection:
         """One run of a task at a time, whatever `concurrent` says: there are as many slots as fit."""
         gpus = sweep.run.gpus
+        if sweep.run.nodes > 1:
+            raise SpecError(f"resources.nodes: this machine is one node, got {sweep.run.nodes}")
         here = local_gpus() if gpus else []
         if here:
             if gpus > len(here):

@@ -60,6 +60,7 @@ class SimulatedCluster(Cluster):
     """
 
     start_up_s = 10.0
+    spans_nodes = True
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class SimulatedCluster(Cluster):
         self.reports = reports
         self.clock = VirtualClock(start, longest_s=look_s or poll_s[1])
         self._options = options
-        self._slots = options.nodes * options.places(shape)
+        self._slots = options.nodes // shape.nodes * options.places(shape)
         self._faults = FaultSampler(options, seed=seed, grace_s=grace_s, settle_s=settle_s)
         trainings = TrainingModel(
             options, curve=curve, unit_seconds=unit_seconds, faults=self._faults, reached=reached or {}
@@ -185,6 +186,10 @@ class SimulatedCluster(Cluster):
         options, beside = self._options, self.clock.unfinished
         if options.places(batch.shape) == 0:
             return SubmitRefused(f"{batch.name}: no node has {batch.shape.gpus} GPUs, only {options.gpus}")
+        if options.nodes < batch.shape.nodes:
+            return SubmitRefused(
+                f"{batch.name}: a task needs {batch.shape.nodes} nodes, there are {options.nodes}"
+            )
         if options.array_tasks is not None and batch.tasks > options.array_tasks:
             return SubmitRefused(
                 f"{batch.name}: {batch.tasks} tasks are more than array_tasks {options.array_tasks}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from array import array as packed_array
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 
@@ -19,19 +20,23 @@ class Nodes:
         self._slots = [slots] * count
         self.names = [f"node{index + 1:03d}" for index in range(count)]
 
-    def allocate(self, shape: TaskResources, exclude: Container[str]) -> int | None:
-        """The node that now runs one more such task; None without room beside the excluded ones."""
+    def allocate(self, shape: TaskResources, exclude: Container[str]) -> tuple[int, ...]:
+        """The nodes that now run one more such task; empty without room beside the excluded ones."""
         free, needed = self._kind(shape)
         rooms = (index for index, room in enumerate(free) if room >= needed)
-        node = next((index for index in rooms if self.names[index] not in exclude), None)
-        if node is not None:
+        usable = (index for index in rooms if self.names[index] not in exclude)
+        nodes = tuple(itertools.islice(usable, shape.nodes))
+        if len(nodes) < shape.nodes:
+            return ()
+        for node in nodes:
             free[node] -= needed
-        return node
+        return nodes
 
-    def release(self, node: int, shape: TaskResources) -> None:
-        """A task of this shape has left the node."""
+    def release(self, nodes: Iterable[int], shape: TaskResources) -> None:
+        """A task of this shape has left its nodes."""
         free, needed = self._kind(shape)
-        free[node] += needed
+        for node in nodes:
+            free[node] += needed
 
     def _kind(self, shape: TaskResources) -> tuple[list[int], int]:
         return (self._gpus, shape.gpus) if shape.gpus else (self._slots, 1)

@@ -56,6 +56,7 @@ class Site:
         self.nodes = tuple(self._nodes.names)
         self._failures = [Failures(faults.node_failures(i), start) for i in range(options.nodes)]
         self._on_node: list[dict[tuple[int, int], tuple[Array, Task]]] = [{} for _ in range(options.nodes)]
+        self._nodes_of: dict[tuple[int, int], tuple[int, ...]] = {}
         self._queue = Queue()
 
     # ------------------------------------------------------------------ what a controller is told
@@ -138,20 +139,22 @@ class Site:
         """Start the first in the queue, again and again until one finds no room."""
         while (first := self._queue.first()) is not None:
             array, task = first
-            node = self._nodes.allocate(array.shape, array.exclude)
-            if node is None:
+            nodes = self._nodes.allocate(array.shape, array.exclude)
+            if not nodes:
                 return
             self._queue.take()
-            self._start(array, task, node)
+            self._start(array, task, nodes)
 
     # ------------------------------------------------------------------ a task's life
 
-    def _start(self, array: Array, task: Task, node: int) -> None:
-        now = self._clock.time()
+    def _start(self, array: Array, task: Task, nodes: tuple[int, ...]) -> None:
+        now, node = self._clock.time(), nodes[0]
         self.usage.began(now)
         if task.restart == 0 and any(run.rung == run.attempt == 0 for run in task.runs):
             self.usage.last_first = now
-        self._on_node[node][array.number, task.index] = array, task
+        self._nodes_of[array.number, task.index] = nodes
+        for each in nodes:
+            self._on_node[each][array.number, task.index] = array, task
         array.states[task.index] = TaskState(Phase.RUNNING, node=self.nodes[node])
         limit_s = array.shape.time_s or self._options.time_limit or math.inf
         task.start(node, self.nodes[node], ends=now + limit_s)
@@ -160,9 +163,10 @@ class Site:
         if min(preempted_s, limit_s) < math.inf:
             interrupt = functools.partial(self._interrupt, array, task, task.restart, phase)
             self._clock.at(now + min(preempted_s, limit_s), interrupt)
-        failure = self._failures[node].expect(now)
-        if failure is not None:
-            self._clock.at(failure, functools.partial(self._fail_node, node))
+        for each in nodes:
+            failure = self._failures[each].expect(now)
+            if failure is not None:
+                self._clock.at(failure, functools.partial(self._fail_node, each))
 
     def _interrupt(self, array: Array, task: Task, restart: int, phase: Phase) -> bool:
         if task.node is None or task.restart != restart:
@@ -215,8 +219,10 @@ class Site:
     def _free(self, array: Array, task: Task) -> None:
         """It runs no more: its place is for the next one."""
         assert task.node is not None
-        self._nodes.release(task.node, array.shape)
-        del self._on_node[task.node][array.number, task.index]
+        nodes = self._nodes_of.pop((array.number, task.index))
+        self._nodes.release(nodes, array.shape)
+        for node in nodes:
+            del self._on_node[node][array.number, task.index]
         task.node = None
         self._queue.leave(array)
         self.usage.left(self._clock.time())

@@ -65,6 +65,8 @@ class SlurmCluster(ProbeCluster):
         SpecError: The options or the template are wrong; found before anything is submitted.
     """
 
+    spans_nodes = True
+
     def __init__(self, options: SlurmOptions) -> None:
         self.settle_s = options.settle_s
         self.grace_s = options.grace_s
@@ -125,7 +127,7 @@ class SlurmCluster(ProbeCluster):
     def submit(self, batch: Batch) -> str:
         """Submit one array, give its job id; `script.sbatch` is on disk before sbatch is called."""
         text = self.script(batch)
-        wrong = gpu_problems(own_options(text), batch.shape.gpus, where=self._scripts.source_of)
+        wrong = gpu_problems(own_options(text), batch.shape, where=self._scripts.source_of)
         if wrong:  # the spec may have been changed since it was checked
             raise SpecError(*wrong)
         layout = BatchLayout(batch.folder)
@@ -191,7 +193,7 @@ class SlurmCluster(ProbeCluster):
         return limits_of(self._site, self._request)
 
     def problems(self, shape: TaskResources) -> list[str]:
-        found = gpu_problems(self._scripts.task_options(shape), shape.gpus, where=self._scripts.source_of)
+        found = gpu_problems(self._scripts.task_options(shape), shape, where=self._scripts.source_of)
         found += self._unexported_variables(shape)
         if found:
             return found

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import Field
 
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.options import Options, Section, Text
 
 #: One sbatch option's value: True is a bare flag, False and None leave the option out.
@@ -82,7 +83,7 @@ _FILES: Final = "belongs to hpcsweep, which reads the logs from its own folder"
 _OURS: Final = "belongs to hpcsweep"
 _GPUS: Final = "belongs to resources.gpus and cluster.gpu_type, by which max_gpus and budgets are counted"
 _CPUS: Final = "belongs to resources.cpus"
-_ONE: Final = "a task is one process on one node; use resources.gpus and resources.cpus for a larger one"
+_ONE: Final = "a task is one process on each node; use resources.nodes, gpus and cpus for a larger one"
 _NO_SUBMISSION: Final = "would submit nothing; see `hpcsweep plan`"
 _TIME: Final = "belongs to resources.time, by which budgets are counted"
 
@@ -331,15 +332,19 @@ def gpus_asked(name: str, value: OptionValue) -> int | None:
     return found
 
 
-def gpu_problems(options: Mapping[str, OptionValue], gpus: int, *, where: Callable[[str], str]) -> list[str]:
+def gpu_problems(
+    options: Mapping[str, OptionValue], shape: TaskResources, *, where: Callable[[str], str]
+) -> list[str]:
     """Why the options ask for other GPUs than `resources.gpus`, one line each."""
+    # Of these alone --gpus counts those of all nodes together.
+    wanted = {name: shape.total_gpus if name == "gpus" else shape.gpus for name in GPU_FORMS}
     asked = {
         name: gpus_asked(name, options[name]) for name in GPU_FORMS if options.get(name) not in (None, False)
     }
     return [
-        f"{where(name)}: {_GPUS}: it must ask for as many, {gpus}, got {options[name]!r}"
+        f"{where(name)}: {_GPUS}: it must ask for as many, {wanted[name]}, got {options[name]!r}"
         for name, count in asked.items()
-        if count != gpus
+        if count != wanted[name]
     ]
 
 

@@ -250,6 +250,13 @@ def _node_problems(
     if fits and not any(all(has(node) >= amount for _, amount, has, _ in requested) for node in nodes):
         together = ", ".join(words(amount) for _, amount, _, words in requested if amount)
         yield f"resources: none of {where} has {together} together"
+    elif fits:
+        usable = sum(
+            may_be_used(node, request) and all(has(node) >= amount for _, amount, has, _ in requested)
+            for node in nodes
+        )
+        if 0 < usable < shape.nodes:
+            yield f"resources.nodes: of {where} {usable} may be used for that, got {shape.nodes}"
 
 
 def _gpus(node: Node, request: ResourceRequest) -> int:
@@ -303,7 +310,7 @@ def task_allocation(
     gpus = max([shape.gpus, *(sum(node.gpus.values()) for node in nodes.values())])
     cpus = max([shape.cpus, *(node.cpus for node in nodes.values())])
     more = (gpus, cpus) != (shape.gpus, shape.cpus)
-    return TaskAllocation(gpus, cpus, reason if more else "")
+    return TaskAllocation(gpus * shape.nodes, cpus * shape.nodes, reason if more else "")
 
 
 def tick_warning(site: SlurmSite, request: ResourceRequest, options: Mapping[str, OptionValue]) -> str:

@@ -122,8 +122,9 @@ def sbatch_options(batch: Batch, site: SlurmOptions) -> dict[str, str | int | fl
         # Found by it where a site renames jobs and `chdir` is shared.
         "comment": batch.name,
         "array": f"0-{batch.tasks - 1}%{max(1, batch.throttle)}",
-        "nodes": 1,
-        "ntasks": 1,
+        "nodes": shape.nodes,
+        "ntasks": shape.nodes,
+        "ntasks-per-node": 1 if shape.nodes > 1 else None,
         "cpus-per-task": shape.cpus,
         # --gres rather than --gpus-per-node: every Slurm with GPUs has it, whatever its SelectType.
         "gres": f"{gpu}:{shape.gpus}" if shape.gpus else None,

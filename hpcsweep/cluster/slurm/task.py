@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
 from collections.abc import Mapping
 
+from hpcsweep import bootstrap
 from hpcsweep.cluster.task_environment import run_in_task, task_variables
 
 
@@ -21,7 +24,20 @@ def slurm_task(environ: Mapping[str, str]) -> dict[str, str]:
         restart=environ.get("SLURM_RESTART_COUNT") or 0,
         job=f"{array}_{index}" if array else job,
         node=environ.get("SLURMD_NODENAME", ""),
+        start=bootstrap.command(sys.executable, "hpcsweep.cluster.slurm.step"),
+        address=_address(environ),
     )
+
+
+def _address(environ: Mapping[str, str]) -> str:
+    """By what other nodes of the job reach this one; empty where there are none."""
+    if environ.get("SLURM_JOB_NUM_NODES", "1") == "1":
+        return ""
+    name = environ.get("SLURMD_NODENAME", "")
+    with contextlib.suppress(OSError):
+        socket.getaddrinfo(name, None)
+        return name
+    return socket.gethostname()  # nodes have other names in Slurm
 
 
 if __name__ == "__main__":
