@@ -213,11 +213,15 @@ def logs(
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", min=1, metavar="N", help="Only the last N lines of each.")
     ] = None,
+    rank: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Of this process, with train.launcher.", show_default=False),
+    ] = 0,
 ) -> None:
     """Print the logs of a trial's attempts."""
     from hpcsweep.cli.trial import logs as run
 
-    run(folder, trial, rung=rung, tail=tail)
+    run(folder, trial, rung=rung, tail=tail, rank=rank)
 
 
 @app.command()

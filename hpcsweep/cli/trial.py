@@ -19,6 +19,7 @@ from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.text import plural
 from hpcsweep.core.units import format_memory
 from hpcsweep.errors import SpecError
+from hpcsweep.store.layout import rank_log
 from hpcsweep.views.explain import explain as explanation_of
 from hpcsweep.views.explanation import (
     Attempt,
@@ -280,7 +281,7 @@ def ordinal(place: int) -> str:
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
 
-def logs(path: Path, trial: int, *, rung: int | None, tail: int | None) -> None:
+def logs(path: Path, trial: int, *, rung: int | None, tail: int | None, rank: int = 0) -> None:
     """Print the log of each attempt, oldest first, under a line that says which it is."""
     with errors_exit():
         folder = ResultsFolder(path)
@@ -292,11 +293,12 @@ def logs(path: Path, trial: int, *, rung: int | None, tail: int | None) -> None:
         logs = LogReader(folder.layout, folder.events)
         for each in wanted:
             try:
-                path, data = logs.read(each)
+                path, data = logs.read(each._replace(path=rank_log(each.path, rank)))
             except OSError as error:
                 typer.echo(f"hpcsweep: {each.path}: cannot be read: {error.strerror}", err=True)
                 continue
-            typer.echo(f"==> trial {trial} rung {each.rung} attempt {each.attempt}: {path} <==")
+            which = f"attempt {each.attempt}" + (f" rank {rank}" if rank else "")
+            typer.echo(f"==> trial {trial} rung {each.rung} {which}: {path} <==")
             _show(data, tail)
 
 

@@ -174,6 +174,11 @@ class BatchLayout:
         return self.root / "claims"
 
 
+def rank_log(log: Path, rank: int) -> Path:
+    """The log of a process of a run, beside that of the run, which is rank 0's."""
+    return log.with_name(f"{log.stem}.rank-{rank}.log") if rank else log
+
+
 class TrialLayout:
     """Paths of one trial."""
 

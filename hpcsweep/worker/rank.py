@@ -21,6 +21,7 @@ import msgspec
 from hpcsweep.bootstrap import use_utf8
 from hpcsweep.store.excerpts import excerpt
 from hpcsweep.store.files import write_atomic
+from hpcsweep.store.layout import rank_log
 from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.process import Child, RunLog, die_with_parent, oom_kills
 from hpcsweep.worker.ranks import (
@@ -105,11 +106,6 @@ class _Output:
             self._log.finish()
             self._log.close()
         return excerpt(self._tail.decode(errors="replace"))
-
-
-def rank_log(log: Path, rank: int) -> Path:
-    """The log of a rank, beside that of its run, which is rank 0's."""
-    return log.with_name(f"{log.stem}.rank-{rank}.log") if rank else log
 
 
 class Rank:
