@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hpcsweep.cluster.slurm.step import srun_command
 from hpcsweep.cluster.slurm.task import slurm_task
 from hpcsweep.cluster.task_environment import task_variables, without_launcher
 
@@ -83,9 +85,55 @@ def test_outside_of_slurm_the_environment_stays_as_it_is() -> None:
 
 
 def test_the_task_is_told_by_slurm_s_variables() -> None:
-    assert slurm_task(JOB) == TASK
+    found = slurm_task(JOB)
+    start = json.loads(found.pop("HPCSWEEP_START"))
+    assert (start[0], start[-1]) == (sys.executable, "hpcsweep.cluster.slurm.step")
+    assert found == TASK
     first = {name: value for name, value in JOB.items() if name != "SLURM_RESTART_COUNT"}
-    assert slurm_task(first) == TASK | {"HPCSWEEP_RESTART": "0"}
+    assert slurm_task(first)["HPCSWEEP_RESTART"] == "0"
+
+
+def test_the_other_nodes_of_a_task_are_told_a_name_by_which_they_find_the_first() -> None:
+    assert "HPCSWEEP_ADDRESS" not in slurm_task(JOB)
+    several = {**JOB, "SLURM_JOB_NUM_NODES": "2"}
+    assert slurm_task({**several, "SLURMD_NODENAME": "localhost"})["HPCSWEEP_ADDRESS"] == "localhost"
+    unknown = slurm_task({**several, "SLURMD_NODENAME": "no-such-node.invalid"})
+    assert unknown["HPCSWEEP_ADDRESS"] == socket.gethostname()
+
+
+def test_srun_starts_as_many_processes_on_each_node_and_shares_its_cpus_out() -> None:
+    environ = {**JOB, "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "16"}
+    assert srun_command(4, ["python", "x"], environ) == [
+        "srun",
+        "--nodes=2",
+        "--ntasks=8",
+        "--ntasks-per-node=4",
+        "--cpus-per-task=4",
+        "--kill-on-bad-exit=1",
+        "--quit-on-interrupt",
+        "--export=ALL",
+        "python",
+        "x",
+    ]
+
+
+@pytest.mark.parametrize(("module", "kept"), [("hpcsweep.worker.rank", True), ("other", False)])
+def test_a_started_process_knows_its_place_and_only_a_rank_that_srun_started_it(
+    module: str, kept: bool
+) -> None:
+    step = "import json, os, runpy, sys; from hpcsweep.cluster.slurm import step; "
+    step += f"runpy.run_module = lambda *a, **k: exec({SHOW!r}); step.main(['started', {module!r}, 'x'])"
+    done = subprocess.run(
+        [sys.executable, "-c", step],
+        env={**JOB, **LAUNCHED, "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "2"},
+        capture_output=True,
+        check=True,
+    )
+    argv, environ = json.loads(done.stdout)
+    assert argv == [module, "x"]
+    place = {name: environ[f"HPCSWEEP_{name}"] for name in ("RANK", "LOCAL_RANK", "NODE_RANK")}
+    assert place == {"RANK": "5", "LOCAL_RANK": "1", "NODE_RANK": "2"}
+    assert (environ.get("SLURM_PROCID") == "5") is kept
 
 
 def test_outside_of_an_array_slurm_says_nothing_of_a_task() -> None:
