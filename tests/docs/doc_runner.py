@@ -59,9 +59,11 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def _shortened(text: str) -> str:
-    """Hyperband of 6 runs in place of 22, halving of 3 in place of 7. Whole sweeps are tested elsewhere."""
-    text = re.sub(r"(name: hyperband,.* max_resource: |Hyperband\(max_resource=)9\b", r"\g<1>3", text)
-    return re.sub(r"(name: halving, max_resource: )4(, eta: 2)", r"\g<1>2\2", text)
+    """Hyperband of 6 runs or halving of 3 in place of 22 or 7. Whole sweeps are tested elsewhere."""
+    text = re.sub(r"(name: hyperband, min_resource: 1, max_resource: )9\b", r"\g<1>3", text)
+    short = "name: halving, max_resource: 2, eta: 2}"
+    text = re.sub(r"name: (hyperband|halving), max_resource: [49]\b[^}]*}", short, text)
+    return text.replace("hs.Hyperband(max_resource=9)", "hs.Halving(max_resource=2, eta=2)")
 
 
 class DocRunner:
@@ -82,10 +84,11 @@ class DocRunner:
         """Do what the block says."""
         if block.name:
             path = self.folder / block.name
-            path.write_text(_shortened(block.text))
             if path.suffix == ".yaml":
                 self._spec = path
+                path.write_text(block.text)
                 load_spec(path)
+            path.write_text(_shortened(block.text))
             return
         match block.language:
             case "sh":

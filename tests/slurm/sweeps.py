@@ -81,11 +81,14 @@ def outcome(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 300) -> None:
-    """Look again and again; an error with these words if it does not come."""
+    """Look again and again, a third of the time at most; an error with these words if it does not come."""
     end = time.monotonic() + timeout_s
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.1)
+        now = time.monotonic()
+        assert now < end, f"{what}: not within {timeout_s:g} s"
+        time.sleep(max(0.2, 2 * (now - began)))
+        began = time.monotonic()
 
 
 class Sweep:

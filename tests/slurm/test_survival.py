@@ -294,7 +294,7 @@ def test_a_requeue_of_a_whole_array_is_lived_through_by_each_of_its_tasks(
 @on_a_cluster()
 def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: Path) -> None:
     setup = 'cluster.setup=["[ $SLURMD_NODENAME != n2 ] || { echo no GPU here >&2; exit 1; }"]'
-    with Sweep(slurm, folder, *fifo(60, 2), "cluster.grace=1", setup, pause=1, max_gpus=16) as sweep:
+    with Sweep(slurm, folder, *fifo(40, 2), "cluster.grace=1", setup, pause=1, max_gpus=16) as sweep:
         driver = sweep.launch()
         wait_until("a node is left out", lambda: len(sweep.of_kind(NodeExcluded)) > 0)
         driver.send_signal(signal.SIGSTOP)  # or the sweep ends while it is looked at
@@ -304,7 +304,7 @@ def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: P
         assert "excluded: n2" in sweep.told("status")
         driver.send_signal(signal.SIGCONT)
         finish(driver)
-        every_run_once(sweep, 60)
+        every_run_once(sweep, 40)
         # Those that waited in the queue while it looked as if all would fail alike were on no node.
         begun = [e for e in sweep.of_kind(RunInterrupted) if e.interruption is not Interruption.NOT_STARTED]
         assert {event.node for event in begun} == {"n2"}
@@ -327,13 +327,13 @@ def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: P
 def test_submissions_whose_replies_are_lost_happen_once(slurm: PrivateSlurm, folder: Path) -> None:
     endings = {"hangs": "sleep 600", "exits": "exit 1", "dies": "kill -KILL $$"}
     with contextlib.ExitStack() as stack:
-        sweeps = [stack.enter_context(Sweep(slurm, folder / name)) for name in endings]
+        sweeps = [stack.enter_context(Sweep(slurm, folder / name, max_resource=3)) for name in endings]
         for sweep, ending in zip(sweeps, endings.values(), strict=True):
             sweep.put_before("sbatch", f'"$real" "$@" >/dev/null\n{ending}\n')
         drivers = [sweep.launch(command=IMPATIENT) for sweep in sweeps]
         for sweep, driver in zip(sweeps, drivers, strict=True):
             finish(driver)
-            every_run_once(sweep, 22)
+            every_run_once(sweep, 6)
             assert sweep.arrays() == sweep.submitted(), "one array for each intent"
             assert (sweep.runs["attempts"] == 1).all()
 
@@ -349,9 +349,9 @@ def test_rungs_larger_than_an_array_may_be_are_cut(slurm: PrivateSlurm, folder: 
 
 @on_a_cluster(max_job_count=50, max_array_size=50, min_job_age=2)
 def test_a_sweep_larger_than_the_queue_goes_in_bit_by_bit(slurm: PrivateSlurm, folder: Path) -> None:
-    with Sweep(slurm, folder, *fifo(110, 1), max_gpus=1000) as sweep:
+    with Sweep(slurm, folder, *fifo(70, 1), max_gpus=1000) as sweep:
         sweep.finish()
-        every_run_once(sweep, 110)
+        every_run_once(sweep, 70)
         assert (sweep.runs["attempts"] == 1).all()
 
 
@@ -433,17 +433,18 @@ def test_tasks_that_slurm_holds_are_released_once_and_then_told(slurm: PrivateSl
 
 
 @on_a_cluster()
-def test_a_whole_sweep_needs_no_sacct(slurm: PrivateSlurm, folder: Path) -> None:
+def test_a_whole_sweep_needs_no_accounts_and_no_sacct(slurm: PrivateSlurm, folder: Path) -> None:
     programs = folder / "programs"
     programs.mkdir()
     for program in ("sbatch", "squeue", "scontrol", "scancel", "sinfo"):
         path = shutil.which(program)
         assert path is not None
         (programs / program).symlink_to(path)
-    with Sweep(slurm, folder / "sweep") as sweep:
+    with Sweep(slurm, folder / "sweep", max_resource=3) as sweep:
         sweep.env["PATH"] = str(programs)
         sweep.finish()
-        every_run_once(sweep, 22)
+        every_run_once(sweep, 6)
+        assert sweep.arrays() == sweep.submitted()
 
 
 # --------------------------------------------------------------------------- memory
