@@ -44,7 +44,7 @@ class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a cluster is told of a sweep: the keys of `cluster:` that all clusters share, and its resources.
 
     Attributes:
-        run: What one run needs.
+        run: What is enough for any run. `least`: of the least demanding ones; None: all are alike.
         task: What one array task needs, for all runs that it does at a time.
         workdir: Where training code runs.
         environment: Variables of the runs; None takes the value from the environment of `launch`.
@@ -57,6 +57,7 @@ class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     run: TaskResources = TaskResources()
+    least: TaskResources | None = None
     task: TaskResources = TaskResources()
     workdir: str | None = None
     environment: Mapping[str, str | None] = {}

@@ -301,6 +301,10 @@ class Cluster(Protocol):
         """Why a task like this can never run here; each line begins with the key path at fault."""
         return []
 
+    def granted(self, run: TaskResources) -> TaskResources:
+        """What a run that needs that gets here: less what this cluster does not share out."""
+        return run
+
     def allocation_of(self, shape: TaskResources) -> TaskAllocation:
         """What a task of this shape will hold at most."""
         return TaskAllocation(shape.total_gpus, shape.cpus * shape.nodes)
@@ -309,6 +313,11 @@ class Cluster(Protocol):
     def slots(self) -> int | None:
         """Tasks that can run at a time; None where that is not fixed, or not ours to know."""
         return self.limits().slots
+
+    @property
+    def total_gpus(self) -> int | None:
+        """GPUs that its tasks share; None where that is not fixed, or not ours to know."""
+        return None
 
     @property
     def poll_error(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +22,10 @@ MOST_GPUS: Final = 10_000
 MOST_CPUS: Final = 1_000_000
 #: So many guessed time limits a run may reach before it gets the first one again.
 MOST_GUESSES: Final = 2
+#: Time limit of a task that does run after run, where its runs need no more.
+TASK_TIME_S: Final = 3600
+#: What a task may take before its first run begins.
+START_UP_S: Final = 300
 
 
 class RunContext(NamedTuple):
@@ -265,3 +269,44 @@ def _value(path: str, given: Expression, values: Mapping[str, Any]) -> Any:
 def _got(given: Expression, found: Any, values: Mapping[str, Any]) -> str:
     shown = ", ".join(f"{name}={format_value(values.get(name))}" for name in sorted(given.names))
     return f"got {format_value(found)} of {given.text!r} for {shown}"
+
+
+def reused_task(
+    run: TaskResources, *, lanes: int, task_time_s: int | None = None, runs: int | None = None
+) -> TaskResources:
+    """A task that does run after run of those that need that, `lanes` at a time.
+
+    Args:
+        run: What is enough for each of its runs.
+        lanes: Runs at a time.
+        task_time_s: Its time limit, where that is given.
+        runs: How many there are for it to do one after another; None: as many as come.
+    """
+    long_s = None
+    if run.time_s is not None:
+        one_s = run.time_s + START_UP_S
+        all_s = TASK_TIME_S if runs is None else min(TASK_TIME_S, run.time_s * runs + START_UP_S)
+        long_s = max(one_s, all_s)
+    return TaskResources(
+        gpus=run.gpus * lanes,
+        cpus=run.cpus * lanes,
+        mem_mib=None if run.mem_mib is None else run.mem_mib * lanes,
+        time_s=task_time_s or long_s,
+        lanes=lanes,
+        least_time_s=task_time_s or run.time_s,
+        nodes=run.nodes,
+    )
+
+
+def largest_need(needs: Iterable[TaskResources]) -> TaskResources:
+    """What is enough for each of these; there is at least one."""
+    given = list(needs)
+    mem = [each.mem_mib for each in given if each.mem_mib is not None]
+    time = [each.time_s for each in given if each.time_s is not None]
+    return TaskResources(
+        gpus=max(each.gpus for each in given),
+        cpus=max(each.cpus for each in given),
+        mem_mib=max(mem, default=None),
+        time_s=max(time, default=None),
+        nodes=max(each.nodes for each in given),
+    )

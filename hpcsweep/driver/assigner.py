@@ -15,6 +15,7 @@ from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Assign, Effect, EffectResult, Leave
 from hpcsweep.driver.failures import excluded
 from hpcsweep.driver.monitor import JobMonitor
+from hpcsweep.driver.shapes import RunShapes
 from hpcsweep.store.assignments import Assignment, StartId
 from hpcsweep.store.batch import ManifestRun
 
@@ -56,11 +57,13 @@ class Assigner:
         settings: DriverConfig,
         monitor: JobMonitor,
         manifest_run: Callable[[RunId], ManifestRun],
+        shapes: RunShapes | None = None,
     ) -> None:
         self._state = state
         self._settings = settings
         self._monitor = monitor
         self._manifest_run = manifest_run
+        self._shapes = shapes
         #: Starts that this session told to leave.
         self._leaving: set[tuple[TaskId, int]] = set()
 

@@ -55,6 +55,8 @@ class DriverConfig(msgspec.Struct, frozen=True):
     run: TaskResources = TaskResources()  # enough for any run, with its time limit
     resources: RunResources = RunResources()  # what each run needs
     growth: Growth | None = None  # how the space grows by what runs suggest; None: it does not
+    smallest: TaskResources = TaskResources()  # task with the fewest GPUs and the shortest time
+    task_time_s: int | None = None  # time limit of a task that keeps its GPUs; None: by its runs
 
     @property
     def reuse(self) -> bool:

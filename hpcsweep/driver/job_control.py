@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from hpcsweep.core.batches import BatchState
-from hpcsweep.core.cluster_protocol import Phase, TaskId
+from hpcsweep.core.cluster_protocol import Cluster, Phase, TaskId
 from hpcsweep.core.events import BatchThrottled, PauseRequested, RunId
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig, HostTask
@@ -84,11 +84,15 @@ class ThrottleManager:
         monitor: JobMonitor,
         host: HostTask | None = None,
         unconfirmed: Iterable[str] = (),
+        cluster: Cluster | None = None,
     ) -> None:
         self._state = state
         self._settings = settings
         self._monitor = monitor
         self._host = host
+        self._cluster = cluster
+        #: GPUs that tasks of the cluster share; None where that is not fixed.
+        self.cluster_gpus: int | None = None
         #: Batches whose throttle on the cluster may differ from the one in the journal.
         self._unconfirmed = set(unconfirmed)
         #: Tasks that the cluster runs at a time; None where that is not fixed.
@@ -138,6 +142,10 @@ class ThrottleManager:
         else:
             lowered = zip(usages, lower_throttles(most, usages), strict=True)
             throttles = [each if usage.open > usage.running else usage.throttle for usage, each in lowered]
+        return self._set_throttles(throttles)
+
+    def _set_throttles(self, throttles: Sequence[int]) -> Step:
+        """New throttles of the live batches, in their order."""
         raised: list[BatchThrottled] = []
         effects: list[Throttle] = []
         for batch, throttle in zip(self._state.live.values(), throttles, strict=True):

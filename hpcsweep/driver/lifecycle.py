@@ -68,6 +68,8 @@ class GpuBudget:
         #: What one run may take, and a task without any until it is gone; each at most its task's time.
         self.run_s = min(self.time_s, (settings.run.time_s or self.time_s) + LEAVING_S)
         self.idle_s = min(self.time_s, (settings.idle_s or 0.0) + start_up_s + LEAVING_S)
+        #: What one more task may take where they differ; None: as all.
+        self.next_gpu_s: float | None = None
         #: With reuse: a limit that a run may be given where its own does not fit any more; 0: unknown.
         self.short_s = 0
 
@@ -79,7 +81,16 @@ class GpuBudget:
     @property
     def _task_gpu_s(self) -> float:
         """What one more task may take: its whole time limit, or with reuse until it has done one run."""
+        if self.next_gpu_s is not None:
+            return self.next_gpu_s
         return self.task_gpus * (self._shortest_s + self.idle_s if self._reuse else self.time_s)
+
+    def run_gpu_s(self, gpus: int, time_s: int | None, *, new: bool = False) -> float:
+        """What a run of this limit may take of a task with so many GPUs; a `new` task may be idle as well."""
+        if not self._reuse:
+            return gpus * (minutes(time_s) if time_s else self.time_s)
+        run_s = time_s + LEAVING_S if time_s else self.run_s
+        return gpus * (run_s + self.idle_s if new else run_s)
 
     @property
     def cap_s(self) -> float | None:
@@ -99,14 +110,17 @@ class GpuBudget:
         """
         if self.cap_s is None:
             return None  # without a cap nothing has to be counted
-        reserved = sum(
-            open_tasks(batch) * batch.task_gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
-            for batch in state.live.values()
-        )
-        return self._tasks_within(self.cap_s, state.spent_gpu_s + reserved)
 
-    def _unreserved_gpu_s(self, state: SweepState, reserved_gpu_s: Callable[[BatchState], float]) -> float:
-        assert self.cap_s is not None
+        def reserved_gpu_s(batch: BatchState) -> float:
+            time_s = batch.time_s or self.time_s
+            return open_tasks(batch) * batch.task_gpus * time_s + unbooked_gpu_s(batch)
+
+        return max(0, int(self.unreserved_gpu_s(state, reserved_gpu_s) // self._task_gpu_s))
+
+    def unreserved_gpu_s(self, state: SweepState, reserved_gpu_s: Callable[[BatchState], float]) -> float:
+        """What is left of the cap beside what is spent, and what live batches may take; inf without a cap."""
+        if self.cap_s is None:
+            return math.inf
         return self.cap_s - state.spent_gpu_s - sum(map(reserved_gpu_s, state.live.values()))
 
     def runs_left(
@@ -119,7 +133,7 @@ class GpuBudget:
         """
         if self.cap_s is None:
             return None, 0
-        left = self._unreserved_gpu_s(state, reserved_gpu_s)
+        left = self.unreserved_gpu_s(state, reserved_gpu_s)
         if (runs := int(left // (self.run_s * self.task_gpus))) > 0:
             return runs, 0
         return max(0, int(left // (self._shortest_s * self.task_gpus))), self.short_s
@@ -130,7 +144,7 @@ class GpuBudget:
         """How many more tasks may be submitted, each to do a run, as may those that are `coming`."""
         if self.cap_s is None:
             return None
-        left = self._unreserved_gpu_s(state, reserved_gpu_s) - coming * self._shortest_s * self.task_gpus
+        left = self.unreserved_gpu_s(state, reserved_gpu_s) - coming * self._shortest_s * self.task_gpus
         return max(0, int(left // self._task_gpu_s))
 
     def _tasks_within(self, cap_s: float, gpu_s: float) -> int:

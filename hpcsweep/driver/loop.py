@@ -19,6 +19,7 @@ from hpcsweep.driver.compaction import Compaction, CompactionManager
 from hpcsweep.driver.config import DriverConfig, HostTask, SweepContext
 from hpcsweep.driver.effects import CancelTicks, Committer, Compactor, Executor, RemoveRequest, submit_tick
 from hpcsweep.driver.failures import check_health
+from hpcsweep.driver.gpu_throttle import GpuThrottle
 from hpcsweep.driver.job_control import Cancellations, ThrottleManager, TickScheduler, needs_attention
 from hpcsweep.driver.lifecycle import (
     GpuBudget,
@@ -31,8 +32,9 @@ from hpcsweep.driver.lifecycle import (
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import MetricsPoller, Observation, Observer, running_runs
 from hpcsweep.driver.planner import Planner
-from hpcsweep.driver.reusing_submission import ReusingSubmission
-from hpcsweep.driver.submission import Submission
+from hpcsweep.driver.shaped_assigner import ShapedAssigner
+from hpcsweep.driver.shaped_reuse import make_submission
+from hpcsweep.driver.shapes import RunShapes
 from hpcsweep.driver.submitter import Submitter
 from hpcsweep.errors import ClusterUnavailable, HeldError, SubmitRefused, SupersededError
 from hpcsweep.store.compaction.tracker import CompactionState
@@ -93,9 +95,8 @@ class Driver:
         observer = self._observer = Observer(context)
         self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=skipped)
         asks = settings.max_gpu_s is not None and settings.shape.time_s is None
-        default_time_s = observer.limits.time_s if asks else None
-        start_up_s = cluster.start_up_s
-        budget = GpuBudget(settings, default_time_s=default_time_s, start_up_s=start_up_s)
+        time_s = observer.limits.time_s if asks else None
+        budget = GpuBudget(settings, default_time_s=time_s, start_up_s=cluster.start_up_s)
         self._budget = budget
         monitor = self.monitor = JobMonitor(
             state, layout=layout, settings=settings, grace_s=cluster.grace_s, evidence=observer
@@ -104,16 +105,19 @@ class Driver:
             state, scheduler=scheduler, searcher=searcher, space=space, settings=settings
         )
         cancellations = self._cancellations = Cancellations(state, monitor)
-        unconfirmed = (event.batch for event in journal.events if isinstance(event, BatchThrottled))
-        throttle = self._throttle = ThrottleManager(
-            state, settings=settings, monitor=monitor, host=host, unconfirmed=unconfirmed
+        unconfirmed = (each.batch for each in journal.events if isinstance(each, BatchThrottled))
+        differ = settings.resources.constant is None
+        throttle = self._throttle = (GpuThrottle if differ else ThrottleManager)(
+            state, settings=settings, monitor=monitor, host=host, unconfirmed=unconfirmed, cluster=cluster
         )
-        clones = scheduler.clones
         submitter = self._submitter = Submitter(
-            state, layout=layout, settings=settings, monitor=monitor, budget=budget, clones=clones
+            state, layout=layout, settings=settings, monitor=monitor, budget=budget, clones=scheduler.clones
         )
         self._ticks = TickScheduler(state)
-        assigner = Assigner(state, settings=settings, monitor=monitor, manifest_run=submitter.manifest_run)
+        shapes = RunShapes(state, settings=settings, granted=cluster.granted)
+        assigner = (ShapedAssigner if differ else Assigner)(
+            state, settings=settings, monitor=monitor, manifest_run=submitter.manifest_run, shapes=shapes
+        )
         noting = (monitor, self._cancellations, self._throttle, self._ticks, assigner)
         committer = self._committer = Committer(
             context,
@@ -123,13 +127,11 @@ class Driver:
         )
         self._committer.replay()
         planner.grow()
-        retention = None if settings.keep_all else self.retention
-        manager = CompactionManager(
-            state, self.compaction_state, retention, layout=layout, at=settings.compact_at
-        )
+        kept = None if settings.keep_all else self.retention
+        manager = CompactionManager(state, self.compaction_state, kept, layout=layout, at=settings.compact_at)
         self._compaction = Compaction(context, manager, compactor, self._committer)
         parts = (context, committer, observer, monitor, planner, cancellations, throttle, submitter, budget)
-        self._submission = ReusingSubmission(assigner, *parts) if settings.reuse else Submission(*parts)
+        self._submission = make_submission(assigner, throttle, shapes, settings, parts)
 
     # ------------------------------------------------------------------ the loop
 
@@ -204,6 +206,7 @@ class Driver:
                 self._committer.execute_all(self._cancellations.pending_to_cancel())
         else:
             self._throttle.cluster_slots = self._sweep.cluster.slots
+            self._throttle.cluster_gpus = self._sweep.cluster.total_gpus
             try:
                 self._submission.run()
             except SubmitRefused:  # the last one pauses now: whoever launches next has fixed the cause

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hpcsweep.core.batches import BatchState
-from hpcsweep.core.cluster_protocol import Batch, Limits
+from hpcsweep.core.cluster_protocol import Batch, Limits, TaskResources
 from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
@@ -51,8 +51,9 @@ class Submitter:
         self._state = state
         self._layout = layout
         self._settings = settings
-        #: Of a new task, as far as the site allows it.
+        #: Of a new task, as far as the site allows it; of planned batches whose tasks are others.
         self._shape = settings.shape
+        self._shapes: dict[str, TaskResources] = {}
         self._monitor = monitor
         self._budget = budget
         # What the cluster would run again by itself could carry the sweep beyond its budget.
@@ -159,6 +160,27 @@ class Submitter:
             for size, throttle in sizes
         ]
 
+    def plan_array(
+        self,
+        tasks: Sequence[tuple[RunId, ...]],
+        shape: TaskResources,
+        *,
+        gpus: int,
+        segment: int,
+        limits: Limits,
+        now: float,
+        reuse: bool = False,
+    ) -> list[BatchPlanned]:
+        """Arrays of these tasks, all of which may run at a time; each holds so many `gpus`."""
+        shape, size = shape.within(limits.most_times_s), limits.array_tasks or max(1, len(tasks))
+        pieces = [tuple(tasks[first : first + size]) for first in range(0, len(tasks), size)]
+        planned = [
+            self._planned(piece, len(piece), segment=segment, now=now, reuse=reuse, shape=shape, gpus=gpus)
+            for piece in pieces
+        ]
+        self._shapes.update((batch.batch, shape) for batch in planned)
+        return planned
+
     def _planned(
         self,
         tasks: tuple[tuple[RunId, ...], ...],
@@ -167,8 +189,11 @@ class Submitter:
         segment: int,
         now: float,
         reuse: bool = False,
+        shape: TaskResources | None = None,
+        gpus: int | None = None,
     ) -> BatchPlanned:
-        shape, gpus = self._shape, self._budget.task_gpus
+        shape = shape or self._shape
+        gpus = self._budget.task_gpus if gpus is None else gpus
         assert self._state.started is not None
         return BatchPlanned(
             f"{self._settings.name}-{self._state.started.sweep}-{segment}-{next(self._numbers)}",
@@ -188,7 +213,7 @@ class Submitter:
 
     def submission(self, planned: BatchPlanned, *, now: float, after: str = "") -> Submit:
         """The array of a planned batch with its manifest; `after` is a job that has to end first."""
-        shape = self._shape
+        shape = self._shapes.pop(planned.batch, self._shape)
         assert self._state.started is not None
         return Submit(
             Batch(

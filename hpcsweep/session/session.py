@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from hpcsweep import bootstrap
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import (
@@ -347,6 +349,8 @@ class Session:
             idle_s=spec.cluster.idle if target.reuse else None,
             run=spec.largest_run,
             resources=spec.run_resources,
+            smallest=msgspec.structs.replace(target.shapes[0], time_s=spec.least_run.time_s),
+            task_time_s=spec.cluster.task_time,
         )
 
 

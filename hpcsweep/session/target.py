@@ -27,6 +27,7 @@ class Target(msgspec.Struct, frozen=True, dict=True):
     shape: TaskResources  # of a task
     reuse: bool  # tasks keep their GPUs for run after run
     max_tasks: int | None  # at a time
+    kinds: tuple[TaskResources, ...] = ()  # of a task, by its GPUs, where runs differ
     simulated: bool = False  # nothing is really run there, in virtual time
 
     @functools.cached_property
@@ -37,12 +38,18 @@ class Target(msgspec.Struct, frozen=True, dict=True):
         except ClusterError:
             return self.shape
 
-    def allocation(self) -> TaskAllocation:
-        """What a task holds there; what it requests if the cluster does not answer."""
+    @property
+    def shapes(self) -> tuple[TaskResources, ...]:
+        """The tasks that it may need, the fewest GPUs first."""
+        return self.kinds or (self.shape,)
+
+    def allocation(self, shape: TaskResources | None = None) -> TaskAllocation:
+        """What a task (of this shape) holds there; what it requests if the cluster does not answer."""
+        shape = shape or self.shape
         try:
-            return self.cluster.allocation_of(self.shape)
+            return self.cluster.allocation_of(shape)
         except ClusterUnavailable:
-            return TaskAllocation(self.shape.total_gpus, self.shape.cpus * self.shape.nodes)
+            return TaskAllocation(shape.total_gpus, shape.cpus * shape.nodes)
 
     def allocation_note(self, held: TaskAllocation) -> str:
         """That a task holds more than it requests, and what to do about it; empty if it does not."""
@@ -75,10 +82,11 @@ class Target(msgspec.Struct, frozen=True, dict=True):
         nodes = self.shape.nodes
         if nodes > 1 and not self.cluster.spans_nodes:
             return [f"resources.nodes: must be 1 on {self.name}, where a task has one node, got {nodes}"]
-        problems = self.cluster.problems(self.shape)
+        found = [line for shape in self.shapes for line in self.cluster.problems(shape)]
+        problems = list(dict.fromkeys(found))
         if problems or max_gpus is None:
             return problems
-        held = self.allocation()
+        held = max((self.allocation(shape) for shape in self.shapes), key=lambda each: each.gpus)
         if held.gpus <= max_gpus:
             return []
         note = self.allocation_note(held)
@@ -118,10 +126,19 @@ def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepStat
     backend = find_backend(name)
     reuse = keeps_gpus(spec, backend)
     connection = backend.connect(sweep_request(spec, reuse=reuse), options_of(backend.options, spec.cluster))
-    shape = connection.shape
-    return Target(
-        name, f"{connection.where} ({why})", connection.cluster, shape, reuse, max_tasks(spec, shape)
-    )
+    shape, cluster = connection.shape, connection.cluster
+    kinds = task_kinds(spec, cluster, reuse=reuse, lanes=shape.lanes)
+    cap = max_tasks(spec, min(kinds, default=shape, key=lambda kind: kind.gpus))
+    return Target(name, f"{connection.where} ({why})", cluster, shape, reuse, cap, kinds)
+
+
+def task_kinds(spec: SweepSpec, cluster: Cluster, *, reuse: bool, lanes: int) -> tuple[TaskResources, ...]:
+    """A task for the runs of each number of GPUs; empty where all runs need the same."""
+    if spec.run_resources.constant is not None:
+        return ()
+    runs = {cluster.granted(run) for run in spec.kinds}
+    tasks = (spec.task_shape(reuse=reuse, run=run, lanes=lanes) for run in runs)
+    return tuple(sorted(tasks, key=lambda task: task.gpus))
 
 
 def keeps_gpus(spec: SweepSpec, backend: Backend | type[Backend]) -> bool:
@@ -153,6 +170,7 @@ def sweep_request(spec: SweepSpec, *, reuse: bool) -> SweepRequest:
     section = spec.cluster
     return SweepRequest(
         run=spec.largest_run,
+        least=None if spec.run_resources.constant is not None else spec.least_run,
         task=spec.task_shape(reuse=reuse),
         workdir=spec.train.workdir,
         environment=section.environment,

@@ -26,7 +26,7 @@ from hpcsweep.driver.loop import LOOK_S
 from hpcsweep.errors import SpecError
 from hpcsweep.session.preparation import check_folder
 from hpcsweep.session.session import Session, make_compactor
-from hpcsweep.session.target import Target, keeps_gpus, max_tasks
+from hpcsweep.session.target import Target, keeps_gpus, max_tasks, task_kinds
 from hpcsweep.simulation.curves import RecordedCurves
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.batch import new_results
@@ -123,8 +123,9 @@ def simulated_target(
     section = spec.cluster
     reuse = keeps_gpus(spec, SimulatedBackend)
     shape = spec.task_shape(reuse=reuse)
+    by_gpu = len(spec.kinds) > 1 and shape.gpus > 0
     cap = max_tasks(spec, shape)
-    options = _options(spec, shape, cap)
+    options = _options(spec, shape, cap, by_gpu=by_gpu)
     times: dict[str, Any] = {"settle_s": section.settle, "grace_s": section.grace}
     if section.poll is not None:
         times["poll_s"] = (section.poll, section.poll)
@@ -137,14 +138,18 @@ def simulated_target(
         start=start,
         reached=reached,
         look_s=LOOK_S if reuse else None,
+        by_gpu=by_gpu,
         **{key: value for key, value in times.items() if value is not None},
     )
     kind = f"{options.gpus} GPUs" if shape.gpus else f"{options.places(shape)} CPU slots"
     why = f"{options.nodes} simulated nodes with {kind} each"
-    return Target("simulated", why, cluster, shape, reuse, cap, simulated=True), cluster
+    kinds = task_kinds(spec, cluster, reuse=reuse, lanes=shape.lanes)
+    if kinds:
+        cap = max_tasks(spec, kinds[0])
+    return Target("simulated", why, cluster, shape, reuse, cap, kinds, simulated=True), cluster
 
 
-def _options(spec: SweepSpec, shape: TaskResources, cap: int | None) -> SimulatedOptions:
+def _options(spec: SweepSpec, shape: TaskResources, cap: int | None, *, by_gpu: bool) -> SimulatedOptions:
     options = options_of(SimulatedSection, spec.cluster).site()
     places = options.places(shape)
     if places == 0:
@@ -157,7 +162,10 @@ def _options(spec: SweepSpec, shape: TaskResources, cap: int | None) -> Simulate
         )
     if cap is None or "nodes" in options.model_fields_set:
         return options.model_copy(update={"nodes": max(options.nodes, shape.nodes)})
-    return options.model_copy(update={"nodes": -(-cap // places) * shape.nodes})
+    nodes = -(-cap // places) * shape.nodes
+    if by_gpu and spec.cluster.max_gpus is not None:  # small tasks may stand in the way of large ones
+        nodes = -(-spec.cluster.max_gpus // (places * shape.gpus)) + shape.nodes
+    return options.model_copy(update={"nodes": nodes})
 
 
 def _unit_seconds(options: SimulatedOptions, curve: Curve) -> UnitSeconds:
@@ -188,7 +196,8 @@ def _evaluate(expression: Expression) -> UnitSeconds:
 class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
     """One simulated sweep. Times are seconds since its start.
 
-    A place is what one task takes: `gpus` GPUs, or one CPU slot. `idle` is the share of all places
+    A place is what one task takes: `gpus` GPUs, or one CPU slot; one GPU where tasks
+    differ in that. `idle` is the share of all places
     over the whole makespan in which no task ran. As the last rungs have fewer runs than there are
     places, `idle_filled` and `idle_started` give the share for the time before.
 
@@ -275,7 +284,10 @@ class Recorder:
         """The measurements of the finished sweep."""
         state, usage = driver.state, self._cluster.usage
         assert state.ended is not None
-        caps = (self._cluster.slots, driver.settings.max_tasks)
+        if self._cluster.by_gpu:
+            gpus, caps = 1, (self._cluster.total_gpus, driver.settings.max_gpus)
+        else:
+            gpus, caps = driver.settings.shape.total_gpus, (self._cluster.slots, driver.settings.max_tasks)
         places = min(cap for cap in caps if cap is not None)
         makespan_s = self._cluster.clock.time() - self._start
         busy_s = usage.task_seconds(self._start + makespan_s)
@@ -290,7 +302,7 @@ class Recorder:
             ending=state.ended.outcome.value,
             reason=state.ended.reason,
             places=places,
-            gpus=driver.settings.shape.total_gpus,
+            gpus=gpus,
             makespan_s=makespan_s,
             bound_s=max(busy_s / places, chain_s),
             chain_s=chain_s,

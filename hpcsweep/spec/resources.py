@@ -366,19 +366,6 @@ def sample_needs(resources: RunResources, space: Space | None, plan: SchedulerPl
     return [RunNeeds(context, resources.of(context), names) for context in contexts]
 
 
-def largest_need(needs: Sequence[TaskResources]) -> TaskResources:
-    """What is enough for each of these."""
-    mem = [each.mem_mib for each in needs if each.mem_mib is not None]
-    time = [each.time_s for each in needs if each.time_s is not None]
-    return TaskResources(
-        gpus=max(each.gpus for each in needs),
-        cpus=max(each.cpus for each in needs),
-        mem_mib=max(mem, default=None),
-        time_s=max(time, default=None),
-        nodes=max(each.nodes for each in needs),
-    )
-
-
 def _contexts(resources: RunResources, space: Space, plan: SchedulerPlan | None) -> Iterator[RunContext]:
     """Runs that differ in what their needs depend on."""
     names = {name for _, expression, _ in resources.expressions() for name in expression.names}

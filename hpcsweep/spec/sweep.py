@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import Scheduler, fewest
-from hpcsweep.core.run_resources import RunResources
+from hpcsweep.core.run_resources import RunResources, largest_need, reused_task
 from hpcsweep.core.space import Space
 from hpcsweep.core.suggestions import with_added
 from hpcsweep.core.text import format_value
@@ -26,7 +26,7 @@ from hpcsweep.spec.models import (
     Train,
 )
 from hpcsweep.spec.parameters import domains_to_yaml, space_to_yaml
-from hpcsweep.spec.resources import Resources, RunNeeds, largest_need, rungs_of, sample_needs
+from hpcsweep.spec.resources import Resources, RunNeeds, rungs_of, sample_needs
 from hpcsweep.spec.yaml_io import dump_yaml
 from hpcsweep.store.batch import MetricFile, Program
 from hpcsweep.worker.metrics.files import guess_kind
@@ -34,10 +34,6 @@ from hpcsweep.worker.resuming import can_resume
 
 #: Seconds between signal and time limit that the worker keeps for itself.
 RESULT_S = 5.0
-#: Time limit of a task that does run after run, where its runs need no more.
-TASK_TIME_S: Final = 3600
-#: What a task may take before its first run begins.
-START_UP_S: Final = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +178,25 @@ class SweepSpec:
         """What is enough for any run, as far as tried."""
         return largest_need([run.needs for run in self.needs])
 
-    def task_shape(self, *, reuse: bool, run: TaskResources | None = None) -> TaskResources:
+    @functools.cached_property
+    def least_run(self) -> TaskResources:
+        """The fewest GPUs and CPUs and the shortest time of any run, as far as tried."""
+        needs = [run.needs for run in self.needs]
+        times = [each.time_s for each in needs if each.time_s is not None]
+        gpus, cpus = min(each.gpus for each in needs), min(each.cpus for each in needs)
+        return TaskResources(gpus, cpus, time_s=min(times, default=None), nodes=self.resources.nodes)
+
+    @functools.cached_property
+    def kinds(self) -> tuple[TaskResources, ...]:
+        """Of runs with the same number of GPUs what is enough for all, the fewest GPUs first."""
+        by_gpus: dict[int, list[TaskResources]] = {}
+        for run in self.needs:
+            by_gpus.setdefault(run.needs.gpus, []).append(run.needs)
+        return tuple(largest_need(by_gpus[gpus]) for gpus in sorted(by_gpus))
+
+    def task_shape(
+        self, *, reuse: bool, run: TaskResources | None = None, lanes: int | None = None
+    ) -> TaskResources:
         """Resources of one array task: those of a run, or with `reuse` of as many as it does at a time.
 
         Of this `run`, else of one that is enough for any.
@@ -190,17 +204,7 @@ class SweepSpec:
         run = run or self.largest_run
         if not reuse:
             return run
-        lanes, asked_s = self.cluster.concurrent, self.cluster.task_time
-        long_s = None if run.time_s is None else max(TASK_TIME_S, run.time_s + START_UP_S)
-        return TaskResources(
-            gpus=run.gpus * lanes,
-            cpus=run.cpus * lanes,
-            mem_mib=None if run.mem_mib is None else run.mem_mib * lanes,
-            time_s=asked_s or long_s,
-            lanes=lanes,
-            least_time_s=asked_s or run.time_s,
-            nodes=run.nodes,
-        )
+        return reused_task(run, lanes=lanes or self.cluster.concurrent, task_time_s=self.cluster.task_time)
 
 
 def _metric_file(given: MetricsFile) -> MetricFile:

@@ -47,14 +47,17 @@ class Site:
         runs = [[ManifestRun(t, 0, 0, 1, 0, t, {})] for t in range(3)]
         write_manifest(self.files, Header("b", "cafe01", program, gpus=1), runs)
         self.clusters: list[LocalCluster] = []
+        self.shape = TaskResources()
 
-    def cluster(self, **options: object) -> LocalCluster:
+    def cluster(self, *, gpus: int = 0, cpus: int = 1, **options: object) -> LocalCluster:
+        """Its tasks have so many GPUs and CPUs."""
+        self.shape = TaskResources(gpus, cpus)
         made = LocalCluster(**{"slots": 3, **options})  # type: ignore[arg-type]
-        made.submit(Batch("b", self.files.root, 3, 3, TaskResources()))
+        made.submit(Batch("b", self.files.root, 3, 3, self.shape))
         return made
 
     def live(self, *, throttle: int = 3, tasks: Sequence[int] = (0, 1, 2)) -> SubmittedBatch:
-        return SubmittedBatch("b", "local", self.files.root, 3, throttle, TaskResources(), tasks)
+        return SubmittedBatch("b", "local", self.files.root, 3, throttle, self.shape, tasks)
 
     def phases(self, cluster: LocalCluster, *, throttle: int = 3) -> list[Phase]:
         shown = cluster.poll([self.live(throttle=throttle)])
@@ -109,6 +112,18 @@ def test_tasks_of_two_gpus_leave_the_third_idle_and_wait_for_a_slot(site: Site) 
     site.go()
     wait_until(lambda: site.phases(cluster) == [Phase.COMPLETED] * 3)
     assert site.began(3) == ["0,1 1 "] * 3
+
+
+def test_tasks_share_cpus_and_gpus_by_their_shapes() -> None:
+    cluster = LocalCluster(slots=9, devices=["0", "1", "2"])
+    few = LocalCluster(slots=9, cpus=4)
+    for shape, fits in [(TaskResources(4), False), (TaskResources(3), True), (TaskResources(0, 8), True)]:
+        assert cluster._fits(shape, 0) is fits
+    for cpus, taken, fits in [(4, 0, True), (8, 0, True), (2, 2, True), (3, 2, False)]:
+        assert few._fits(TaskResources(0, cpus), taken) is fits
+    run = TaskResources(2, 3, 100, 60)
+    assert cluster.granted(run) == TaskResources(2, 3, None, 60)
+    assert few.granted(run) == TaskResources(0, 3, None, 60)
 
 
 def test_the_throttle_of_a_batch_is_held(site: Site) -> None:

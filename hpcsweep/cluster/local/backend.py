@@ -27,26 +27,25 @@ class LocalBackend(Backend):
 
     def connect(self, sweep: SweepRequest, options: LocalSection) -> Connection:
         """One run of a task at a time, whatever `concurrent` says: there are as many slots as fit."""
-        gpus = sweep.run.gpus
+        gpus, least = sweep.run.gpus, sweep.least or sweep.run
         if sweep.run.nodes > 1:
             raise SpecError(f"resources.nodes: this machine is one node, got {sweep.run.nodes}")
         here = local_gpus() if gpus else []
         if here:
             if gpus > len(here):
                 raise SpecError(f"resources.gpus: this machine has {plural(len(here), 'GPU')}, got {gpus}")
-            slots = len(here) // gpus
+            slots = len(here) // (least.gpus or gpus)
             what = f"{plural(slots, 'run')} at a time on {plural(len(here), 'GPU')}"
         else:
             gpus = 0
-            slots = options.slots or max(1, local_cpus() // sweep.run.cpus)
+            slots = options.slots or max(1, local_cpus() // least.cpus)
             what = f"{plural(slots, 'run')} at a time on CPUs"
         given: dict[str, Any] = {key: value for key, value in sweep.times.items() if key == "poll_s"}
         given |= {"python": sweep.python} if sweep.python else {}
         cluster = LocalCluster(
             slots=slots,
             devices=here,
-            gpus=gpus,
-            cpus=sweep.run.cpus,
+            cpus=None if here or options.slots else local_cpus(),
             signal_s=sweep.signal_s,
             environment=sweep.variables,
             setup=sweep.setup,

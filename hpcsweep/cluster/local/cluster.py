@@ -81,9 +81,8 @@ class LocalCluster(Cluster):
 
     Args:
         slots: Tasks at a time.
-        devices: GPUs to share out, each task taking `gpus` of them; empty without GPUs.
-        gpus: GPUs of one task.
-        cpus: CPUs of one task: the default number of threads of its libraries.
+        devices: GPUs to share out; empty without GPUs.
+        cpus: CPUs that tasks share; None: they are not counted.
         signal_s: A task is told so many seconds before its time limit, but not in its first half.
         environment: Variables added to each task's environment.
         python: Interpreter that runs the tasks.
@@ -98,8 +97,7 @@ class LocalCluster(Cluster):
         *,
         slots: int,
         devices: Sequence[str] = (),
-        gpus: int = 0,
-        cpus: int = 1,
+        cpus: int | None = None,
         signal_s: int = 60,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
@@ -110,7 +108,6 @@ class LocalCluster(Cluster):
         self.poll_s = poll_s
         self._slots = slots
         self._devices = list(devices)
-        self._gpus = gpus if devices else 0
         self._cpus = cpus
         self._signal_s = signal_s
         self._environment = dict(environment or {})
@@ -138,6 +135,14 @@ class LocalCluster(Cluster):
             return [f"cluster.python: there is no such program on this machine: {self._python}"]
         return []
 
+    def granted(self, run: TaskResources) -> TaskResources:
+        gpus = run.gpus if self._devices else 0
+        return msgspec.structs.replace(run, gpus=gpus, mem_mib=None)
+
+    @property
+    def total_gpus(self) -> int | None:
+        return len(self._devices) if self._devices else None
+
     def find(self, name: str) -> str | None:
         """Always None: a batch is only taken in, so it may as well be planned again."""
         return None
@@ -157,6 +162,8 @@ class LocalCluster(Cluster):
         self._forget_ended(live)
         alive = {task_id for task_id, task in self._tasks.items() if self._alive(live, task_id, task)}
         free = self._slots - len(alive)
+        shapes = {batch.name: batch.shape for batch in live}
+        taken = sum(shapes[task.batch].cpus for task in alive if task.batch in shapes)
         states: dict[TaskId, TaskState] = {}
         for batch in live:
             ids = [TaskId(batch.name, index) for index in batch.open_tasks]
@@ -170,6 +177,9 @@ class LocalCluster(Cluster):
                     continue
                 if task_id in self._cancelled:
                     states[task_id] = TaskState(Phase.CANCELLED)
+                elif free > 0 and not self._fits(batch.shape, taken):
+                    free = 0  # what comes after it waits as well, so that its turn comes
+                    states[task_id] = TaskState(Phase.PENDING, "Resources")
                 elif free > 0 and running < batch.throttle:
                     try:
                         self._tasks[task_id] = self._start(batch, task_id.task)
@@ -182,7 +192,7 @@ class LocalCluster(Cluster):
                         _log.warning("%s: task %s cannot start: %s", batch.folder, task_id.task, error)
                         continue
                     states[task_id] = TaskState(Phase.RUNNING)
-                    free, running = free - 1, running + 1
+                    free, running, taken = free - 1, running + 1, taken + batch.shape.cpus
                 else:
                     states[task_id] = TaskState(Phase.PENDING, "Resources")
         return states
@@ -230,9 +240,9 @@ class LocalCluster(Cluster):
             del self._tasks[task_id]
 
     def _start(self, batch: SubmittedBatch, index: int) -> _Task:
-        devices = self._free_devices()
+        devices = self._free_devices()[: batch.shape.gpus]
         # A launch from inside a job has that job's variables around it.
-        environment = {**without_launcher(os.environ), "OMP_NUM_THREADS": str(self._cpus)}
+        environment = {**without_launcher(os.environ), "OMP_NUM_THREADS": str(batch.shape.cpus)}
         environment |= {**self._environment, **task_variables(task=index, restart=0, job=f"local_{index}")}
         if self._devices:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
@@ -263,7 +273,13 @@ class LocalCluster(Cluster):
     def _free_devices(self) -> list[str]:
         holders = (task for task in self._tasks.values() if not task.over and task.alive())
         taken = {device for task in holders for device in task.devices}
-        return [device for device in self._devices if device not in taken][: self._gpus]
+        return [device for device in self._devices if device not in taken]
+
+    def _fits(self, shape: TaskResources, cpus: int) -> bool:
+        """Whether there is room for one more task beside those that take so many CPUs."""
+        if self._devices and len(self._free_devices()) < shape.gpus:
+            return False
+        return self._cpus is None or not cpus or cpus + shape.cpus <= self._cpus
 
 
 def _setup_file(files: BatchLayout) -> Path:

@@ -51,6 +51,7 @@ class SimulatedCluster(Cluster):
         seed: Of everything random here.
         start: Unix seconds at which virtual time begins.
         reached: Newest checkpoint of each trial that was trained before.
+        by_gpu: Tasks differ in their GPUs: what is used is counted in GPUs.
         settle_s: See `core.protocols.Cluster`, as `grace_s` and `poll_s`.
 
     Attributes:
@@ -77,17 +78,20 @@ class SimulatedCluster(Cluster):
         grace_s: float = 60.0,
         poll_s: tuple[float, float] = (5.0, 60.0),
         look_s: float | None = None,
+        by_gpu: bool = False,
     ) -> None:
         self.settle_s, self.grace_s, self.poll_s = settle_s, grace_s, poll_s
         self.reports = reports
         self.clock = VirtualClock(start, longest_s=look_s or poll_s[1])
         self._options = options
-        self._slots = options.nodes // shape.nodes * options.places(shape)
+        self.by_gpu = by_gpu
+        places = options.gpus if by_gpu else options.places(shape)
+        self._slots = options.nodes // shape.nodes * places
         self._faults = FaultSampler(options, seed=seed, grace_s=grace_s, settle_s=settle_s)
         trainings = TrainingModel(
             options, curve=curve, unit_seconds=unit_seconds, faults=self._faults, reached=reached or {}
         )
-        self._site = Site(options, clock=self.clock, faults=self._faults, trainings=trainings)
+        self._site = Site(options, clock=self.clock, faults=self._faults, trainings=trainings, by_gpu=by_gpu)
         self.clock.before_sleep = self._site.hand_over
         self.usage, self.ends = self._site.usage, self._site.ends
         self._outages = Outages(self._faults.outages(), start)
@@ -104,6 +108,10 @@ class SimulatedCluster(Cluster):
             time_s=options.time_limit,
             nodes=self._site.nodes,
         )
+
+    @property
+    def total_gpus(self) -> int | None:
+        return self._options.nodes * self._options.gpus if self.by_gpu else None
 
     @property
     def queued_tasks(self) -> int | None:

@@ -81,7 +81,7 @@ class Outages:
 
 
 class Usage:
-    """How many tasks ran at each time.
+    """How many tasks ran at each time, or GPUs where tasks differ in these.
 
     Attributes:
         last_start: When a task began last; `last_first`: one that carries the first run of a trial.
@@ -92,14 +92,14 @@ class Usage:
         self._times = packed_array("d", [start])
         self._counts = packed_array("q", [0])
 
-    def began(self, now: float) -> None:
+    def began(self, now: float, units: int = 1) -> None:
         """One more task runs."""
         self.last_start = now
-        self._add(now, 1)
+        self._add(now, units)
 
-    def left(self, now: float) -> None:
+    def left(self, now: float, units: int = 1) -> None:
         """One task fewer runs."""
-        self._add(now, -1)
+        self._add(now, -units)
 
     def _add(self, now: float, change: int) -> None:
         count = self._counts[-1] + change

@@ -43,6 +43,7 @@ class Site:
         clock: VirtualClock,
         faults: FaultSampler,
         trainings: TrainingModel,
+        by_gpu: bool = False,
     ) -> None:
         start = clock.time()
         self.arrays: dict[str, Array] = {}
@@ -52,6 +53,7 @@ class Site:
         self._clock = clock
         self._faults = faults
         self._trainings = trainings
+        self._by_gpu = by_gpu
         self._nodes = Nodes(options.nodes, gpus=options.gpus, slots=options.places(TaskResources()))
         self.nodes = tuple(self._nodes.names)
         self._failures = [Failures(faults.node_failures(i), start) for i in range(options.nodes)]
@@ -149,7 +151,7 @@ class Site:
 
     def _start(self, array: Array, task: Task, nodes: tuple[int, ...]) -> None:
         now, node = self._clock.time(), nodes[0]
-        self.usage.began(now)
+        self.usage.began(now, self._units(array))
         if task.restart == 0 and any(run.rung == run.attempt == 0 for run in task.runs):
             self.usage.last_first = now
         self._nodes_of[array.number, task.index] = nodes
@@ -225,7 +227,11 @@ class Site:
             del self._on_node[node][array.number, task.index]
         task.node = None
         self._queue.leave(array)
-        self.usage.left(self._clock.time())
+        self.usage.left(self._clock.time(), self._units(array))
+
+    def _units(self, array: Array) -> int:
+        """What one of its tasks counts in the usage."""
+        return max(1, array.shape.total_gpus) if self._by_gpu else 1
 
 
 PENDING = TaskState(Phase.PENDING, "Resources")

@@ -1,0 +1,125 @@
+"""Counts the GPUs and tasks that arrays of different shapes may take. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from hpcsweep.core.batches import BatchState
+from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.driver.effects import Step
+from hpcsweep.driver.job_control import MOST_TASKS, ThrottleManager
+from hpcsweep.driver.shapes import Room
+from hpcsweep.errors import ClusterUnavailable
+
+
+class ShapedUsage(NamedTuple):
+    """One live array.
+
+    Attributes:
+        open: Tasks that may still run. `throttle`: how many of them at a time.
+        running: That may run at this moment.
+        gpus: That each of them holds.
+    """
+
+    open: int
+    throttle: int
+    running: int
+    gpus: int
+
+
+def fit_throttles(cap: Room, usages: list[ShapedUsage]) -> list[int]:
+    """New throttles that keep to the cap: cut from the newest arrays, or raised oldest first.
+
+    None is cut below 1, which would mean no limit.
+    """
+    room = cap
+    for usage in usages:
+        room = room.less(usage.gpus, usage.running)
+    throttles = [usage.throttle for usage in usages]
+    if room.missing:
+        for index in reversed(range(len(usages))):
+            usage = usages[index]
+            over = max(-room.tasks, -room.gpus / usage.gpus if usage.gpus else -math.inf, 0)
+            cut = max(0, min(math.ceil(over), usage.running - 1))
+            room = room.less(usage.gpus, -cut)
+            throttles[index] = usage.running - cut if cut else usage.throttle
+        return throttles
+    for index, usage in enumerate(usages):
+        more = max(0, min(room.count(usage.gpus), usage.open - usage.running))
+        room = room.less(usage.gpus, more)
+        throttles[index] = max(usage.throttle, usage.running + more)
+    return throttles
+
+
+class GpuThrottle(ThrottleManager):
+    """Keeps arrays of different shapes below `max_gpus` and `max_tasks` at every instant."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: GPUs that a task of a shape will hold as the cluster says.
+        self._expected: dict[TaskResources, int] = {}
+        #: Of batches whose throttle was lowered: what it was, and when the cluster had been asked last.
+        self._lowered: dict[str, tuple[int, float]] = {}
+
+    def held_gpus(self, task: TaskResources) -> int:
+        """GPUs that a task like this holds at most, as far as is known."""
+        if task not in self._expected:
+            try:
+                assert self._cluster is not None
+                self._expected[task] = self._cluster.allocation_of(task).gpus
+            except ClusterUnavailable:
+                return max(task.total_gpus, self._state.held_gpus.get(task.total_gpus, 0))
+        return max(task.total_gpus, self._expected[task], self._state.held_gpus.get(task.total_gpus, 0))
+
+    @property
+    def caps(self) -> Room:
+        """What all tasks may take together."""
+        tasks = [each for each in (self._settings.max_tasks, self.cluster_slots) if each is not None]
+        gpus = [each for each in (self._settings.max_gpus, self.cluster_gpus) if each is not None]
+        return Room(min(tasks, default=MOST_TASKS), min(gpus, default=math.inf))
+
+    @property
+    def room(self) -> Room:
+        """What new tasks may take, with what the task holds that this driver runs in."""
+        return self._room(host=False)
+
+    def _room(self, *, host: bool) -> Room:
+        room = self.caps
+        for usage in self._shaped_usages(host=host):
+            room = room.less(usage.gpus, usage.running)
+        return room
+
+    @property
+    def held_beyond(self) -> Room:
+        """What is left of the caps beside the tasks that hold something."""
+        room = self.caps
+        for batch in self._state.live.values():
+            room = room.less(batch.task_gpus, self._monitor.held_tasks(batch))
+        return room
+
+    @property
+    def dependency(self) -> str:
+        if self._host is None or not self._host.batch or not self._room(host=True).missing:
+            return ""
+        return self._host.job
+
+    def rethrottle(self, wanted: int | None = None) -> Step:
+        usages = self._shaped_usages()
+        throttles = fit_throttles(self.caps, usages)
+        for batch, usage, throttle in zip(self._state.live.values(), usages, throttles, strict=True):
+            if batch.job is not None and throttle < usage.throttle:
+                self._lowered[batch.name] = usage.running, self._monitor.polled_at
+        return self._set_throttles(throttles)
+
+    def _shaped_usages(self, *, host: bool = True) -> list[ShapedUsage]:
+        return [self._usage(batch, host=host) for batch in self._state.live.values()]
+
+    def _usage(self, batch: BatchState, *, host: bool) -> ShapedUsage:
+        less = int(not host and self._is_host(batch))
+        open_ = self._monitor.open_tasks(batch) - less
+        running = max(self._monitor.held_tasks(batch) - less, min(open_, batch.throttle))
+        before, at = self._lowered.get(batch.name, (0, -math.inf))
+        if self._monitor.polled_at <= at:  # one more may have begun before it was lowered
+            running = max(running, min(open_, before))
+        return ShapedUsage(open_, batch.throttle, running, batch.task_gpus)

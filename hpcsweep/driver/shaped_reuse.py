@@ -1,0 +1,172 @@
+"""Tasks of different shapes that keep their GPUs: hands runs over to them, and submits those that miss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hpcsweep.core.batches import BatchState
+from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.driver.assigner import Assigner
+from hpcsweep.driver.config import DriverConfig
+from hpcsweep.driver.effects import Leave
+from hpcsweep.driver.gpu_throttle import GpuThrottle
+from hpcsweep.driver.job_control import ThrottleManager
+from hpcsweep.driver.reusing_submission import ReusingSubmission
+from hpcsweep.driver.shaped_assigner import Allocation, ShapedAssigner
+from hpcsweep.driver.shaped_submission import ShapedSubmission
+from hpcsweep.driver.shapes import Room, RunShapes, UnknownNeeds, array_key
+from hpcsweep.driver.submission import Submission
+from hpcsweep.store.assignments import StartId
+
+
+class ShapedReuse(ShapedSubmission):
+    """As `ReusingSubmission`, where runs need different resources."""
+
+    def __init__(self, assigner: ShapedAssigner, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.assigner = assigner
+        self._first = True
+
+    def hand_over(self) -> None:
+        try:
+            self._settle(more=False)
+        except UnknownNeeds as error:
+            self.pause(error)
+
+    def dismiss(self) -> None:
+        self.committer.execute_all(self.cancellations.pending_to_cancel(self.assigner.useless(wanted=False)))
+        self.committer.execute_all(self.assigner.to_leave(wanted=False, now=self.sweep.now))
+
+    def _run(self) -> None:
+        self.committer.do(self.throttle.rethrottle())
+        self._leave_surplus()
+        allocation = self._settle(more=True)
+        self._submit_wanted(allocation)
+        if self.leaves:
+            self._settle(more=False)
+
+    def _settle(self, *, more: bool) -> Allocation:
+        """Give runs to tasks, with `more` have as many decided as new tasks could take."""
+        if self._first:  # the session before may have been killed between commit and file
+            self._first = False
+            self.committer.execute_all(self.assigner.all_assigned())
+        exhausted = self.exhausted
+        while True:
+            allocation = self._allocate(exhausted=exhausted)
+            assigned = self.assigner.assigned_events(allocation.assigned, now=self.sweep.now)
+            self.committer.commit(assigned)
+            for event in assigned:
+                self.committer.execute_all(self.assigner.hand_over(event))
+            slots = allocation.idle if allocation.complete else 0
+            if more and allocation.complete and not exhausted:
+                slots = max(slots, self.places(self._room_beside(allocation)))
+            if not self.decide(0 if exhausted else slots):
+                break
+        self.committer.execute_all(self.cancellations.pending_to_cancel(allocation.cancel))
+        self.committer.execute_all(allocation.leave)
+        self.shapes.forget(self.submitter.queue())
+        return allocation
+
+    def _allocate(self, *, exhausted: bool) -> Allocation:
+        state, now = self.sweep.state, self.sweep.now
+        queue = [] if exhausted else self.submitter.queue()
+        for run in queue:
+            self.check_fits(run, self.shapes.task([self.shapes.of(run)]))
+        left = self.budget.unreserved_gpu_s(state, self._reserved)
+
+        def spend(gpus: int, needs: TaskResources, new: bool) -> bool:
+            nonlocal left
+            if math.isinf(left):
+                return True
+            cost = self.budget.run_gpu_s(gpus, needs.time_s, new=new)
+            if cost > left:
+                return False
+            left -= cost
+            return True
+
+        return self.assigner.allocate(
+            queue,
+            room=self.gpu_throttle.room,
+            held_gpus=self.gpu_throttle.held_gpus,
+            spend=spend,
+            done=exhausted or self.planner.done,
+            leaves=self.leaves,
+            now=now,
+        )
+
+    def _room_beside(self, allocation: Allocation) -> Room:
+        """The room beside tasks that are wanted."""
+        room = self.gpu_throttle.room
+        for _, needs, _ in allocation.wanted:
+            room = room.less(self.gpu_throttle.held_gpus(self.shapes.task([needs])))
+        return room
+
+    def _submit_wanted(self, allocation: Allocation) -> None:
+        """Submit the tasks that are missing, as far as there is room for them now."""
+        lanes, room = self.sweep.settings.shape.lanes, self.gpu_throttle.room
+        groups: dict[tuple[int, ...], list[tuple[TaskResources, int]]] = {}
+        for _, needs, turns in allocation.wanted:
+            groups.setdefault(array_key(needs), []).append((needs, turns))
+        tasks = sum(-(-len(group) // lanes) for group in groups.values())
+        allowed = self.allowed(tasks, None) if tasks else 0
+        for group in groups.values():
+            shape = self.shapes.task([needs for needs, _ in group], turns=group[0][1])
+            gpus = self.gpu_throttle.held_gpus(shape)
+            count = min(-(-len(group) // lanes), room.count(gpus), allowed)
+            if count <= 0:
+                continue
+            room, allowed = room.less(gpus, count), allowed - count
+            self.sweep.journal.acquire()
+            planned = self.submitter.plan_array(
+                [()] * count,
+                shape,
+                gpus=gpus,
+                segment=self.sweep.journal.number,
+                limits=self.observer.limits,
+                now=self.sweep.now,
+                reuse=True,
+            )
+            self.committer.commit(planned)
+            if refused := self.submit(planned):
+                self.backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
+                return
+
+    def _leave_surplus(self) -> None:
+        """Have tasks leave at once that hold GPUs beyond the caps, idle ones first."""
+        room = self.gpu_throttle.held_beyond
+        for gpus in self.assigner.leaving_gpus():
+            room = room.less(gpus, -1)
+        if not room.missing:
+            return
+        leaving: list[Leave] = []
+        for each in sorted(self.assigner.tasks(), key=lambda each: each.task.assigned):
+            if not room.missing:
+                break
+            if each.begun:
+                start = StartId(each.task.id.task, each.task.start.restart)
+                leaving.append(Leave(each.task.id.batch, start, at_once=True))
+                room = room.less(each.batch.task_gpus, -1)
+        self.committer.execute_all(leaving)
+
+    def _reserved(self, batch: BatchState) -> float:
+        if not batch.reuse:
+            return self._reserved_gpu_s(batch)
+        return self.monitor.reserved_gpu_s(
+            batch, now=self.sweep.now, run_s=self.budget.run_s, idle_s=self.budget.idle_s
+        )
+
+
+def make_submission(
+    assigner: Assigner,
+    throttle: ThrottleManager,
+    shapes: RunShapes,
+    settings: DriverConfig,
+    parts: tuple[Any, ...],
+) -> Submission:
+    """What submits runs: by whether tasks keep their GPUs, and whether runs need different resources."""
+    if isinstance(throttle, GpuThrottle):
+        if settings.reuse and isinstance(assigner, ShapedAssigner):
+            return ShapedReuse(assigner, shapes, throttle, *parts)
+        return ShapedSubmission(shapes, throttle, *parts)
+    return ReusingSubmission(assigner, *parts) if settings.reuse else Submission(*parts)
