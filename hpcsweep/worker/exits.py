@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Final
 
+import msgspec
+
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.store.batch import Program
 from hpcsweep.worker.command import line_ending_problem
@@ -40,8 +42,6 @@ def process_exit(
     if rank is not None:
         returncode, types, message = rank.returncode, rank.types, rank.message
         killed = killed or rank.oom_kills
-        if rank.rank and not types:
-            message = f"rank {rank.rank}: {message}" if message else f"rank {rank.rank}"
     else:
         failure = launch.failure
         types = failure.types
@@ -71,11 +71,19 @@ def port_was_taken(ended: ProcessExit, launch: Launch, log: RunLog) -> bool:
     return launch.has_ranks and ended.returncode != 0 and is_taken(f"{ended.message}\n{log.tail()}")
 
 
-def blameless(outcome: RunOutcome, ended: ProcessExit, launch: Launch, *, port_taken: bool) -> RunOutcome:
-    """The outcome, but an interruption where a port or a launcher failed and none of the run's ranks did."""
-    lost = launch.has_ranks and launch.rank_failure() is None and ended.returncode not in (0, NOT_FOUND)
-    if outcome.outcome is not Outcome.FAILED or not (port_taken or lost):
+def outcome_of_ranks(
+    outcome: RunOutcome, ended: ProcessExit, launch: Launch, *, port_taken: bool
+) -> RunOutcome:
+    """The outcome, with the rank whose fault it is; an interruption where it was none's."""
+    rank = launch.rank_failure()
+    if outcome.outcome not in (Outcome.FAILED, Outcome.OUT_OF_MEMORY) or not launch.has_ranks:
         return outcome
-    what = "the port of its ranks was taken" if port_taken else "its ranks ended, and none failed by itself"
-    text = f"{what}: {ended.message}" if ended.message else what
-    return RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
+    if port_taken or (rank is None and ended.returncode not in (0, NOT_FOUND)):
+        what = (
+            "the port of its ranks was taken" if port_taken else "its ranks ended, and none failed by itself"
+        )
+        text = f"{what}: {ended.message}" if ended.message else what
+        return RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
+    if rank is not None and rank.rank and not rank.types:  # what an exception says may come from any of them
+        return msgspec.structs.replace(outcome, message=f"rank {rank.rank}: {outcome.message}")
+    return outcome

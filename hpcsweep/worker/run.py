@@ -17,7 +17,7 @@ from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter, Suggestions
 from hpcsweep.worker.command import TaskContext
-from hpcsweep.worker.exits import MOST_CLASHES, blameless, port_was_taken, process_exit
+from hpcsweep.worker.exits import MOST_CLASHES, outcome_of_ranks, port_was_taken, process_exit
 from hpcsweep.worker.launch import Launch
 from hpcsweep.worker.outcome import (
     ObjectiveReading,
@@ -349,7 +349,7 @@ class Attempt:
             return
         reached = min(max(reading.reached, self._start_step), self.run.resource)
         outcome = classify(ended, reading, resource=self.run.resource, reached=reached)
-        outcome = blameless(outcome, ended, self._launch, port_taken=clashed)
+        outcome = outcome_of_ranks(outcome, ended, self._launch, port_taken=clashed)
         if self._watcher is not None:
             completed = outcome.value is not None
             told = completed or outcome.interrupted is not None
