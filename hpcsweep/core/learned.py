@@ -27,7 +27,7 @@ MOST: Final = 1000
 #: A model is made anew once there are so many times as many runs.
 _GROWTH: Final = 1.25
 #: Of the residuals, for seconds and for memory; and what is asked for beyond the prediction.
-_TIME_QUANTILE: Final = 0.9
+_TIME_QUANTILE: Final = 0.8
 _TIME_SAFETY: Final = 1.1
 _MEM_QUANTILE: Final = 1.0
 _MEM_SAFETY: Final = 1.2
@@ -124,15 +124,21 @@ class Quantity:
         if len(self._rows) >= 2 * MOST:
             del self._rows[:-MOST]
 
+    @property
+    def revision(self) -> int:
+        """How many runs the present model was made from, or will be at its next use."""
+        return self.count if self._is_due else self._fitted
+
+    @property
+    def _is_due(self) -> bool:
+        return self.count >= max(LEAST, self._fitted + 1, self._fitted * _GROWTH)
+
     def upper(self, features: Sequence[float], group: Hashable) -> float | None:
         """What most runs like that stay below; None while too little is known."""
-        if self.count < LEAST:
-            return None
-        # A group is judged by itself from its tenth run on, so the first models are made often.
-        if self._model is None or self.count >= max(self._fitted + 1, self._fitted * _GROWTH):
+        if self._is_due:
             self._model = _fit(self._rows[-MOST:], self._quantile)
             self._fitted = self.count
-        return self._model.upper(features, group)
+        return None if self._model is None else self._model.upper(features, group)
 
 
 def _fit(rows: Sequence[tuple[list[float], Hashable, float]], quantile: float) -> _Model:
@@ -202,6 +208,11 @@ class LearnedNeeds:
     def _start_up_s(self) -> float:
         """In the median; 0 while nothing is known of it."""
         return float(np.median(self._start_ups)) if self._start_ups else 0.0
+
+    @property
+    def revision(self) -> tuple[int, int]:
+        """Changes whenever what is expected may have changed."""
+        return self._seconds.revision, self._memory.revision
 
     def time_s(self, config: Config, *, units: int) -> float | None:
         """Seconds that most runs of so many units stay below; None while too little is known."""

@@ -114,15 +114,16 @@ class Driver:
             state, layout=layout, settings=settings, monitor=monitor, budget=budget, clones=scheduler.clones
         )
         self._ticks = TickScheduler(state)
-        shapes = RunShapes(state, settings=settings, granted=cluster.granted)
+        shapes = RunShapes(state, space, settings=settings, granted=cluster.granted)
         assigner = (ShapedAssigner if differ else Assigner)(
             state, settings=settings, monitor=monitor, manifest_run=submitter.manifest_run, shapes=shapes
         )
+        retain = self.retention.apply
         noting = (monitor, self._cancellations, self._throttle, self._ticks, assigner)
         committer = self._committer = Committer(
             context,
             Executor(context, monitor.submitted, compactor),
-            (state.apply, self.compaction_state.apply, planner.apply, self.retention.apply, *observers),
+            (state.apply, self.compaction_state.apply, planner.apply, retain, shapes.apply, *observers),
             [part.note for part in noting],
         )
         self._committer.replay()

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from hpcsweep.core.cluster_protocol import TaskResources
-from hpcsweep.core.events import RunId
+from hpcsweep.core.events import AnyEvent, Config, RunId
+from hpcsweep.core.learned import LearnedNeeds
 from hpcsweep.core.run_resources import RunContext, largest_need, reused_task
+from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
 
@@ -56,15 +58,25 @@ class RunShapes:
     def __init__(
         self,
         state: SweepState,
+        space: Space,
         *,
         settings: DriverConfig,
         granted: Callable[[TaskResources], TaskResources],
     ) -> None:
         self._state = state
+        #: What other runs used; None where nobody asks.
+        self._learned = LearnedNeeds(state, space) if settings.resources.learns else None
+        #: By run: for which models, and from which step on, it is expected to need so much.
+        self._expected: dict[RunId, tuple[tuple[int, ...], tuple[int | None, int | None]]] = {}
         self._settings = settings
         self._granted = granted
         #: By run: what it was computed from beside the configuration, and what it needs.
         self._known: dict[RunId, tuple[tuple[int | None, ...], TaskResources]] = {}
+
+    def apply(self, event: AnyEvent) -> None:
+        """Learn from one event, once the state has taken it in."""
+        if self._learned is not None:
+            self._learned.apply(event)
 
     @property
     def differ(self) -> bool:
@@ -90,7 +102,9 @@ class RunShapes:
 
     def forget(self, waiting: Iterable[RunId]) -> None:
         """Keep only what is known of these."""
+        waiting = list(waiting)
         self._known = {run: self._known[run] for run in waiting if run in self._known}
+        self._expected = {run: self._expected[run] for run in waiting if run in self._expected}
 
     def context(self, run_id: RunId) -> RunContext:
         """What the needs of its next attempt depend on."""
@@ -110,7 +124,22 @@ class RunShapes:
             lacked_mib=max(each.lacked_mib for each in trial.runs),
             idle_timeouts=run.idle_timeouts,
             short_guesses=run.short_guesses,
+            **self._expect(run_id, trial.config, units=run.resource - start),
         )
+
+    def _expect(self, run_id: RunId, config: Config, *, units: int) -> dict[str, int | None]:
+        """What the run is expected to take, with the time for it to leave when that is nearly over."""
+        if self._learned is None:
+            return {}
+        key = (*self._learned.revision, units)
+        known = self._expected.get(run_id)
+        if known is None or known[0] != key:
+            seconds = self._learned.time_s(config, units=units)
+            limit_s = None
+            if seconds is not None:  # it is told to leave so long before its end, but not in its first half
+                limit_s = math.ceil(min(2 * seconds, seconds + self._settings.program.notice_s))
+            known = self._expected[run_id] = key, (limit_s, self._learned.mem_mib(config, rung=run_id.rung))
+        return {"expected_s": known[1][0], "expected_mib": known[1][1]}
 
     def task(self, needs: Sequence[TaskResources], *, turns: int | None = None) -> TaskResources:
         """A task for any of the runs that need that, `turns` of which it does one after another."""
