@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "core",
         "driver",
         "errors",
+        "init",
         "plugins",
         "schedulers",
         "searchers",

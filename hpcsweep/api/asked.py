@@ -53,11 +53,11 @@ class Asked(NamedTuple):
 
     def checkpoint(self) -> checkpoints.Checkpoint | None:
         """Where it goes on from; None: from scratch."""
-        own = checkpoints.newest(self.layout, at_most=self.run.resource)
-        if own is None and self.run.parent is not None:
-            parent = Layout.of_batch(self.batch.root).trial(self.run.parent)
-            return checkpoints.newest(parent, at_most=min(self.run.resource, self.run.parent_step))
-        return own
+        sweep, run = Layout.of_batch(self.batch.root), self.run
+        parent = sweep.trial(run.parent) if run.parent is not None else None
+        return checkpoints.newest_of_line(
+            self.layout, parent, at_most=run.resource, parent_step=run.parent_step
+        )
 
     def trial(self) -> Trial:
         """As training code sees it."""

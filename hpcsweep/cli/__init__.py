@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from hpcsweep.cli.arguments import ClusterName, Folder, Json, Sets, Spec
 from hpcsweep.cli.terminal import SanitizedGroup
 from hpcsweep.exports import EXPORTS
 
@@ -22,18 +23,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Hyperparameter sweeps on Slurm clusters, and on this machine.",
 )
-
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The results folder.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the spec; may be repeated."),
-]
-ClusterName = Annotated[
-    str | None,
-    typer.Option("--cluster", metavar="NAME", help="auto, local or slurm; overrides cluster.name."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def _version(value: bool) -> None:

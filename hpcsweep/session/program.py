@@ -54,6 +54,10 @@ def check_program(spec: SweepSpec) -> Found:
         return Found([*problems, *for_a_shell.problems], [])
     commands = list(commands_of(spec))
     missing, unsure = _missing(spec, commands)
+    # What reads scripts is loaded for new sweeps only: each tick has no use for it.
+    from hpcsweep.session.switches import switch_problems
+
+    problems += [f"{line} ({OPT_OUT})" for line in switch_problems(spec, commands)]
     uses = uses_hpcsweep(spec, commands)
     unused = _unused(spec, uses=uses)
     problems += [*missing, *unused.problems, *config_problems]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -36,6 +37,15 @@ _WRAPPERS: Final = (
 #: Options after which no script follows, or after a value of theirs.
 _NO_SCRIPT: Final = ("-m", "-c", "--module", "-W", "-X", "-e", "-E", "-o")
 _SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
+#: Words of a shell before a command.
+_KEYWORDS: Final = re.compile(
+    r"exec|if|then|else|elif|fi|while|until|do|done|!|time|[A-Za-z_]\w*=.*", re.DOTALL
+)
+#: Commands of scripts that know nothing of parameters.
+_HARMLESS: Final = re.compile(
+    r"for|\[|\[\[|test|cd|echo|printf|export|unset|mkdir|rm|cp|mv|ln|ls|touch|sleep|date|hostname|module|ml|true|"
+    r"false|exit|trap|ulimit|wait|pwd|nvidia-smi|set|shift|tee|cat|grep|head|tail"
+)
 _MENTIONS: Final = re.compile(rb"hpcsweep|HPCSWEEP_")
 _SCRIPT_NAME: Final = re.compile(rb"[\w./-]+\.(?:py|sh|bash|R|jl|pl)\b")
 _IMPORT: Final = re.compile(rb"^\s*(?:from\s+(\.*[\w.]*)\s+import|import\s+([\w., ]+))", re.MULTILINE)
@@ -99,21 +109,25 @@ def commands_of(spec: SweepSpec) -> Iterator[ShellCommand]:
         part if isinstance(part, str) else sys.executable if part == Placeholder("python") else "\0"
         for part in parsed.words[0]
     )
-    lexer = shlex.shlex(text.replace("\n", " ; "), posix=True, punctuation_chars=True)
+    for words in _shell_words(text):
+        if words[0] == "cd":
+            return
+        yield ShellCommand([None if "\0" in each else each for each in words])
+
+
+def _shell_words(text: str) -> Iterator[list[str]]:
+    """The words of each command; a quote that is not closed ends them, as it is the shell's matter."""
+    lexer = shlex.shlex(text.replace("\\\n", " ").replace("\n", " ; "), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[str] = []
-    try:
+    with contextlib.suppress(ValueError):
         for word in [*lexer, ";"]:
             if word not in _OPERATORS:
                 words.append(word)
                 continue
-            if words and words[0] == "cd":
-                return
             if words:
-                yield ShellCommand([None if "\0" in each else each for each in words])
+                yield words
             words = []
-    except ValueError:  # a quote that is not closed is the shell's matter
-        return
 
 
 def _is_text(word: Sequence[object]) -> bool:
@@ -184,12 +198,39 @@ def _is_readable(command: ShellCommand, workdir: Path) -> bool | None:
     False of an installed program, which may be a part of a shell line (`tee`) or the program itself (`make`).
     """
     if command.interpreter is not None:
-        return None if _SHELLS.fullmatch(command.interpreter) else True
+        if not _SHELLS.fullmatch(command.interpreter):
+            return True
+        script = command.script
+        return None if script is None else _starts_only_scripts(workdir / script, workdir)
     program = command.words[0]
     if program is None or os.path.sep not in program:
         return False
     first = _content(workdir / program, at_most=256).split(b"\n", 1)[0]
-    return None if first.startswith(b"#!") and b"python" not in first else True
+    if not first.startswith(b"#!") or b"python" in first:
+        return True
+    is_shell = _SHELLS.fullmatch(os.path.basename(first.split()[-1].decode(errors="replace")))
+    return _starts_only_scripts(workdir / program, workdir) if is_shell else None
+
+
+def _starts_only_scripts(path: Path, workdir: Path) -> bool | None:
+    """True of a shell script that starts scripts that can be read and nothing else of interest; else None."""
+    text = _content(path).decode(errors="replace")
+    started = 0
+    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    if "<<" in lines or "$(" in lines or "`" in lines:
+        return None
+    for words in _shell_words(lines):
+        while words and _KEYWORDS.fullmatch(words[0]):
+            words = words[1:]
+        if not words or _HARMLESS.fullmatch(words[0]):
+            continue
+        command = ShellCommand(list(words))
+        script = command.script
+        shell = command.interpreter is not None and _SHELLS.fullmatch(command.interpreter)
+        if script is None or "$" in script or shell or not (workdir / script).is_file():
+            return None
+        started += 1
+    return True if started else None
 
 
 def _content(path: Path, *, at_most: int = _MOST_BYTES) -> bytes:

@@ -63,6 +63,16 @@ def newest(trial: TrialLayout, *, at_most: int | None = None) -> Checkpoint | No
     return None
 
 
+def newest_of_line(
+    trial: TrialLayout, parent: TrialLayout | None, *, at_most: int, parent_step: int
+) -> Checkpoint | None:
+    """The newest one of the trial, or else that of the trial that it was cloned from at `parent_step`."""
+    own = newest(trial, at_most=at_most)
+    if own is None and parent is not None:
+        return newest(parent, at_most=min(at_most, parent_step))
+    return own
+
+
 def is_complete(path: Path, step: int) -> bool:
     """Whether the list is there, is of this step, and every file has its size; or NewerFormatError."""
     try:

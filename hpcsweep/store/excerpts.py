@@ -73,7 +73,7 @@ def excerpt(text: str, *, lines: int = LINES) -> str:
         shown = [part for part in raw[index].rstrip("\r").split("\r") if part.strip()]
         line = _plain(shown[-1] if shown else "")
         if found and line.startswith("Traceback (most recent call last)"):
-            found.append(_raised_at(raw[index + 1 :]))
+            found.append(raised_at(raw[index + 1 :]))
             break
         if not line.strip() or line.startswith(OURS) or _is_boilerplate(line):
             continue
@@ -85,13 +85,16 @@ def excerpt(text: str, *, lines: int = LINES) -> str:
     return SEPARATOR.join(filter(None, reversed(found)))
 
 
-def _raised_at(traceback: Sequence[str]) -> str:
-    """Where the exception was raised, as `train.py:12 in main`: the last frame of the user's own code."""
+def raised_at(traceback: Sequence[str], *, only_own: bool = False) -> str:
+    """Where the exception was raised, as `train.py:12 in main`: the last frame of the user's own code.
+
+    Without one the last frame of all, or nothing if `only_own`.
+    """
     indented = itertools.takewhile(lambda line: not line or line[0].isspace(), map(_plain, traceback))
     frames = [match for line in indented if (match := _LOCATION.match(line)) and match[1][:1] != "<"]
     others = ("site-packages", "/lib/python", f"{bootstrap.PACKAGE}/")
     own = [match for match in frames if not any(folder in match[1] for folder in others)]
-    last = (own or frames)[-1:]
+    last = (own if own or only_own else frames)[-1:]
     if not last:
         return ""
     file, line, function = last[0].groups()

@@ -92,6 +92,32 @@ class Changed(Exception):
     """The files are not, or do not stay, as they were listed."""
 
 
+#: Exit codes of a process that copies.
+COPIED: Final = 0
+_CHANGED, _FAILED = 3, 4
+
+
+def try_copy(
+    source: Source,
+    listing: Listing,
+    target: Path,
+    *,
+    writers: Collection[int],
+    errors: int,
+    known: Mapping[str, FileState] | None,
+    known_in: Path | None,
+) -> int:
+    """As `copy`, in a process of its own: gives its exit code, and writes what fails to `errors`."""
+    try:
+        copy(source, listing, target, writers=writers, known=known, known_in=known_in)
+    except Changed:
+        return _CHANGED
+    except OSError as error:
+        os.write(errors, f"{error.strerror or error}"[:500].encode(errors="replace"))
+        return _FAILED
+    return COPIED
+
+
 def copy(
     source: Source,
     listing: Listing,

@@ -19,7 +19,9 @@ def advice(
         told_to_stop: Whether it was told to stop, because of its time limit for example.
     """
     resource, beyond, start = run.resource, reading.beyond, reading.start
-    if beyond and not program.stop_at_resource:
+    # An objective of Optuna knows no resource: it is pruned, one step later.
+    pruned = program.call == "optuna" and beyond == resource + 1
+    if beyond and not program.stop_at_resource and not pruned:
         if told_to_stop:
             return (
                 f"it trained on after step {resource}, its resource, until it was told to stop at {beyond};"

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from hpcsweep.bootstrap import use_utf8
+from hpcsweep.store.excerpts import SEPARATOR, raised_at
 from hpcsweep.trial import Trial, current_trial
 
 #: Longer messages are cut; the log has them whole.
@@ -25,7 +26,12 @@ WARM: Final = "-"
 
 
 class ChildError(msgspec.Struct, frozen=True):
-    """Content of the file ENDING: type names of the exception and its bases, and its message in one line."""
+    """Content of the file ENDING.
+
+    Attributes:
+        types: Names of the exception's type and its bases.
+        message: Where it was raised, its type and its message, in one line.
+    """
 
     types: tuple[str, ...]
     message: str
@@ -76,8 +82,10 @@ def _call(trainer: Callable[[Any], object], trial: Trial) -> object:
 def _failure(error: BaseException) -> ChildError:
     line = traceback.format_exception_only(error)[-1] if not isinstance(error, SyntaxError) else repr(error)
     text = f"{type(error).__name__}: {error}" if str(error) else line
-    one_line = " ".join(text.split())
-    return ChildError(tuple(kind.__name__ for kind in type(error).__mro__), one_line[:MESSAGE_LENGTH])
+    one_line = " ".join(text.split())[:MESSAGE_LENGTH]
+    frames = "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    message = SEPARATOR.join(filter(None, [raised_at(frames, only_own=True), one_line]))
+    return ChildError(tuple(kind.__name__ for kind in type(error).__mro__), message)
 
 
 if __name__ == "__main__":

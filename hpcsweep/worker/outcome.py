@@ -58,6 +58,13 @@ class RunOutcome(msgspec.Struct, frozen=True):
     failure: FailureKind | None = None
     host_memory: bool = False
 
+    def summary(self, metric: str, *, seconds: float) -> str:
+        """For the log of the run, which took so long."""
+        kind = self.outcome or self.interrupted
+        return (
+            f"{kind.value if kind else ''} after {seconds:.1f} s: {self.message or f'{metric}={self.value}'}"
+        )
+
 
 def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, reached: int) -> RunOutcome:
     """The outcome of a run.
@@ -116,6 +123,14 @@ def _failure(process: ProcessExit) -> str:
 
 def _with_line(text: str, process: ProcessExit) -> str:
     return f"{text}; {label_excerpt(process.message)}" if process.message else text
+
+
+def classify_start_failure(text: str, *, workdir: str) -> RunOutcome:
+    """The outcome of a run whose process could not be started, for this reason."""
+    if not os.path.isdir(workdir):  # moved, or not mounted here: no fault of the configuration
+        gone = f"the worker: there is no working directory {workdir}"
+        return RunOutcome(interrupted=Interruption.WORKER_DIED, message=gone)
+    return RunOutcome(Outcome.FAILED, message=text)
 
 
 def classify_worker_error(error: Exception, trial: Path) -> RunOutcome:

@@ -26,6 +26,7 @@ def make_result(
     reached: int,
     kept: bool,
     told_to_stop: bool,
+    ignored_s: float,
     suggestions: Suggestions | None,
     started: float,
     seconds: float,
@@ -44,6 +45,7 @@ def make_result(
         reached: The last step.
         kept: What its program left made a new checkpoint.
         told_to_stop: Whether it was told to stop.
+        ignored_s: How long it went on after SIGTERM at its resource; 0: it ended.
         suggestions: What its objective told.
         started: Unix time.
         seconds: How long it took.
@@ -62,6 +64,11 @@ def make_result(
     if reading is not None:
         kept = kept or newest is not None
         warning = advice(program, run, reading, kept=kept, told_to_stop=told_to_stop)
+    if ignored_s:
+        warning = warning or (
+            f"it went on for {ignored_s:g} s after SIGTERM, which told it that its last step is reported: "
+            "each run takes so much longer; end it on SIGTERM"
+        )
     return Result(
         trial=run.trial,
         rung=run.rung,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import select
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Outcome
 from hpcsweep.errors import TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
@@ -24,9 +24,11 @@ from hpcsweep.worker.outcome import (
     ProcessExit,
     RunOutcome,
     classify,
+    classify_start_failure,
     classify_worker_error,
     read_objective,
 )
+from hpcsweep.worker.output import Output
 from hpcsweep.worker.process import Child, RunLog, oom_kills
 from hpcsweep.worker.results import make_result
 from hpcsweep.worker.usage import UsageMeter
@@ -36,11 +38,10 @@ from hpcsweep.worker.watching import Watcher
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.
 TERM_S = 2.0
+#: How long a program that has reported all there is to report, and saves nothing, may take to end.
+END_S = 10.0
 #: How long after its child the worker may get a signal meant for both.
 LINGER_S = 1.0
-
-#: How many pieces of 64 KiB of output are read before signals and limits are checked.
-_MOST_READS = 64
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
@@ -70,15 +71,17 @@ class Attempt:
         self._devices = devices
         self._warm = warm
         self._trial = layout.trial(run.trial)
-        self._parent = layout.trial(run.parent) if run.parent is not None else None
+        parent = layout.trial(run.parent) if run.parent is not None else None
+        self._newest = functools.partial(
+            checkpoints.newest_of_line, self._trial, parent, parent_step=run.parent_step
+        )
         limit = self._program.log_limit_mib
         self._log = RunLog(log, limit=None if limit is None else limit << 20)
         self._start_clock, self._start_time = time.monotonic(), time.time()
         self._checkpoint: checkpoints.Checkpoint | None = None
         self._launch: Launch | None = None
         self._child: Child | None = None
-        #: Descriptor that is readable when the process prints.
-        self.output: int | None = None
+        self._output = Output(self._log)
         self._watcher: Watcher | None = None
         self._kept = False  # what the program left made a new checkpoint
         self._meter: UsageMeter | None = None
@@ -93,17 +96,17 @@ class Attempt:
         self._warn_at: float | None = None
         if time_s is not None:
             self._warn_at = self._start_clock + max(time_s / 2, time_s - self._program.notice_s)
-        self._terminated = False
-        self._ended_at_resource = False  # and the program was told to end for that
+        self._terminated = self._ended_at_resource = False  # the latter: it was told to end for that
         self._reading: ObjectiveReading | None = None
         self._stopped = False  # by request, while its task goes on
         self._suggestions: Suggestions | None = None
         self._clashes = 0  # starts of its ranks that found their port taken
+        self._ignored_s = 0.0  # how long it went on after it was told to end at its resource
 
     def begin(self) -> None:
         """Start the process, or set the result at once if nothing is left to do."""
         checkpoints.remove_leftovers(self._trial)
-        self._checkpoint = self._newest(self.run.resource)
+        self._checkpoint = self._newest(at_most=self.run.resource)
         if self._checkpoint is not None and self._checkpoint.step == self.run.resource:
             # An earlier attempt was killed between its last checkpoint and its result.
             reading, resource = self._read_objective(), self.run.resource
@@ -143,7 +146,7 @@ class Attempt:
             self._start(self._launch)
             if self._child is None:
                 return
-        self._drain()
+        self._output.drain(self._feed)
         if self._watcher is not None:
             self._watcher.advance()
             going_on = not (self._child.exited or self._signal or self._ended_at_resource)
@@ -168,7 +171,7 @@ class Attempt:
         assert self._child is not None
         self._ended_at_resource = True
         self._launch.stop_file.touch()
-        seconds = self._program.grace_s
+        seconds = min(END_S, self._program.grace_s)
         self.deadline = time.monotonic() + seconds
         self._log.note(f"step {self.run.resource} is reported: training is told to end, it has {seconds:g} s")
         self._child.forward_signal(signal.SIGTERM)
@@ -185,17 +188,16 @@ class Attempt:
         return True
 
     @property
+    def output(self) -> int | None:
+        """Descriptor that is readable when the process prints."""
+        return self._output.descriptor
+
+    @property
     def wake_at(self) -> float | None:
         """When `advance` is to be called beside `deadline`, on the monotonic clock."""
         watching = self._watcher.wake_at if self._watcher is not None else None
         measuring = self._meter.wake_at if self._meter is not None else None
         return min((at for at in (self._warn_at, watching, measuring) if at is not None), default=None)
-
-    def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
-        own = checkpoints.newest(self._trial, at_most=at_most)
-        if own is None and self._parent is not None:
-            return checkpoints.newest(self._parent, at_most=min(at_most, self.run.parent_step))
-        return own
 
     @property
     def _start_step(self) -> int:
@@ -238,8 +240,7 @@ class Attempt:
         """Start the process, if that can be done yet."""
         if not launch.ready:
             return
-        self.output, write_end = os.pipe()
-        os.set_blocking(self.output, False)
+        write_end = self._output.open()
         try:
             child = launch.start(write_end)
         except (TrainerError, OSError, ValueError) as error:
@@ -248,7 +249,7 @@ class Attempt:
         finally:
             os.close(write_end)
         if child is None:
-            self._close_pipe()
+            self._output.close()
             return
         self._child = child
         limit_mib = self._context.header.mem_limit_mib
@@ -261,60 +262,39 @@ class Attempt:
 
     def _fail_start(self, text: str) -> None:
         self._child = None
-        workdir = self._program.workdir
-        outcome = RunOutcome(Outcome.FAILED, message=text)
-        if not os.path.isdir(workdir):  # moved, or not mounted here: no fault of the configuration
-            text = f"the worker: there is no working directory {workdir}"
-            outcome = RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
-        self._log.note(text)
-        self._close_pipe()
+        outcome = classify_start_failure(text, workdir=self._program.workdir)
+        self._log.note(outcome.message)
+        self._output.close()
         self._clean_up()
         self._finish(outcome)
 
     def _keeps_waiting(self, child: Child) -> bool:
         """Whether to wait although the child has ended.
 
-        Told to stop, its descendants may still use the grace period: a shell dies of SIGTERM at once, while
-        the training that it started writes its checkpoint. And a child that died of a signal that we did
-        not get may have got it a moment before us: Slurm signals all processes of a task one after another.
+        Its descendants may still use the grace period: a shell dies of SIGTERM at once, while the training
+        that it started writes its checkpoint. And a signal that we did not get may reach us a moment later.
         """
         if self._signal is None and self.deadline is None and child.exit_signal in _STOP_SIGNALS:
             self.deadline = time.monotonic() + LINGER_S
         if self.deadline is None or time.monotonic() >= self.deadline:
             return False
-        told = self._signal is not None or self._ended_at_resource
-        return not told or bool(child.running)
+        return (self._signal is None and not self._ended_at_resource) or bool(child.running)
 
     def _escalate(self) -> None:
         """The grace period is over: SIGTERM to the whole group, and a moment later the end."""
         assert self._child is not None
         if (self._signal is not None or self._ended_at_resource) and not self._terminated:
             self._terminated = True
+            if self._signal is None and self._child.running:
+                self._ignored_s = min(END_S, self._program.grace_s)
             self.deadline = time.monotonic() + TERM_S
             self._child.terminate()
         else:
             self._end()
 
-    def _drain(self) -> None:
-        """Copy printed output into the log, and look for metrics in it."""
-        for _ in range(_MOST_READS):  # a program that prints without end must not starve signals and limits
-            if self.output is None:
-                return
-            try:
-                data = os.read(self.output, 1 << 16)
-            except BlockingIOError:
-                return
-            if not data:
-                self._close_pipe()
-                return
-            self._log.write(data)
-            if self._watcher is not None:
-                self._watcher.feed(data)
-
-    def _close_pipe(self) -> None:
-        if self.output is not None:
-            os.close(self.output)
-            self.output = None
+    def _feed(self, data: bytes) -> None:
+        if self._watcher is not None:
+            self._watcher.feed(data)
 
     def _end(self) -> None:
         assert self._child is not None
@@ -323,10 +303,7 @@ class Attempt:
         if self._meter is not None:
             peak_mib = self._meter.peak_mib(at_least_kib=self._child.max_rss_kib)
             self._peak_mib = max(self._peak_mib, peak_mib)
-        while self.output is not None and select.select([self.output], [], [], 0)[0]:
-            self._drain()
-        self._close_pipe()
-        self._log.finish()
+        self._output.finish(self._feed)
         if self._watcher is not None:
             self._watcher.finish(whole=returncode == 0 and self._signal is None)
         self._child = None
@@ -335,8 +312,9 @@ class Attempt:
         reading = self._read_objective()
         if self._watcher is not None:
             reading = reading.with_problem(self._watcher.problem())
-        if self._lost_last_report(returncode, reading.fresh or reading.complete):
-            self._checkpoint = self._newest(self.run.resource - 1)
+        reported, at_end = reading.fresh or reading.complete, self._start_step == self.run.resource
+        if returncode == 0 and at_end and not reported and self._signal is None:
+            self._checkpoint = self._newest(at_most=self.run.resource - 1)
             self._start_again("the last step's metrics were lost with an earlier attempt: trained again")
             return
         if self._meter is not None and reading.own is not None:
@@ -359,11 +337,6 @@ class Attempt:
             )
         self._clean_up()
         self._finish(outcome, reached=reached)
-
-    def _lost_last_report(self, returncode: int, reported: bool) -> bool:
-        """Whether the checkpoint is of the last step but its report is missing."""
-        at_end = self._start_step == self.run.resource
-        return returncode == 0 and at_end and not reported and self._signal is None
 
     def _process_exit(self, returncode: int) -> ProcessExit:
         assert self._launch is not None
@@ -410,7 +383,7 @@ class Attempt:
             if self._watcher is not None:
                 self._watcher.close()
         with contextlib.suppress(Exception):
-            self._close_pipe()
+            self._output.close()
             self._log.finish()
         self._finish(classify_worker_error(error, self._trial.root))
 
@@ -428,6 +401,7 @@ class Attempt:
             reached=reached,
             kept=self._kept,
             told_to_stop=self._signal is not None,
+            ignored_s=self._ignored_s,
             suggestions=self._suggestions,
             started=self._start_time,
             seconds=seconds,
@@ -437,8 +411,6 @@ class Attempt:
         if self.result.warning:
             with contextlib.suppress(OSError):
                 self._log.note(f"warning: {self.result.warning}")
-        kind = outcome.outcome or outcome.interrupted
-        detail = outcome.message or f"{self._program.metric}={outcome.value}"
         with contextlib.suppress(OSError):
-            self._log.note(f"{kind.value if kind else ''} after {seconds:.1f} s: {detail}")
+            self._log.note(outcome.summary(self._program.metric, seconds=seconds))
             self._log.close()

@@ -22,7 +22,7 @@ import msgspec
 from hpcsweep.errors import CheckpointError, NewerFormatError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.checkpoints import Checkpoint
-from hpcsweep.store.file_states import Changed, Listing, Source, being_written, copy
+from hpcsweep.store.file_states import COPIED, Changed, Listing, Source, being_written, copy, try_copy
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.worker.process import fork
@@ -38,7 +38,6 @@ _LOOKS: Final = 3.0
 _START_UP_S: Final = 1.0
 #: The same where its report was seen late.
 _LATE_S: Final = 15.0
-_TAKEN, _CHANGED, _FAILED = 0, 3, 4
 
 
 class _Copy(msgspec.Struct):
@@ -283,24 +282,18 @@ class Sealer:
         errors, write_end = os.pipe()
         os.set_blocking(errors, False)
         making = _Copy(listing, folder, step, self._step, begun=time.monotonic(), errors=errors)
-        known = self._sealed
+        known, source = self._sealed, self._source
 
         def work() -> int:
-            try:
-                copy(
-                    self._source,
-                    listing,
-                    folder,
-                    writers=self._processes(),
-                    known=known[1] if known else None,
-                    known_in=known[0].path if known else None,
-                )
-            except Changed:
-                return _CHANGED
-            except OSError as error:
-                os.write(write_end, f"{error.strerror or error}"[:500].encode(errors="replace"))
-                return _FAILED
-            return _TAKEN
+            return try_copy(
+                source,
+                listing,
+                folder,
+                writers=self._processes(),
+                errors=write_end,
+                known=known[1] if known else None,
+                known_in=known[0].path if known else None,
+            )
 
         try:
             making.pid = fork(work)
@@ -325,7 +318,7 @@ class Sealer:
             return
         self._making = None
         now = time.monotonic()
-        took, taken = now - making.begun, os.waitstatus_to_exitcode(status) == _TAKEN
+        took, taken = now - making.begun, os.waitstatus_to_exitcode(status) == COPIED
         self._not_before = now + max(_PAUSE_S - took if taken else 0.0, took / _SHARE)
         self.wake_at = self._not_before
         said = b""

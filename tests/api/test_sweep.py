@@ -89,8 +89,8 @@ def test_a_sweep_without_any_value_is_an_error(code: ModuleType) -> None:
     with pytest.raises(SweepFailed) as found:
         sweep_of(code.fail).launch(quiet=True)
     assert str(found.value) == (
-        "results/train-fail: failed: no run gave a value; the last failure: ValueError: no such data; "
-        "`hpcsweep status results/train-fail` shows what failed"
+        "results/train-fail: failed: no run gave a value; the last failure: train.py:10 in fail | "
+        "ValueError: no such data; `hpcsweep status results/train-fail` shows what failed"
     )
 
 

@@ -97,7 +97,7 @@ def test_retry_retries_one_trial_or_all_and_launch_resumes(here: Path) -> None:
     explained = run("explain", "results/lr", "2").stdout.splitlines()
     assert explained[3].startswith("rung 0, resource 1: completed in attempt 2 on ")
     assert explained[4].startswith("  attempt 1: crashed on ")
-    assert "): ValueError: no; then tried again by the request " in explained[4]
+    assert "): trainer.py:5 in train | ValueError: no; then tried again by the request " in explained[4]
     nothing = run("retry", "results/lr")
     assert (nothing.exit_code, nothing.stderr) == (
         2,

@@ -254,12 +254,14 @@ def test_failing_trainer_pauses_after_a_few_runs_with_its_message(spec: Path) ->
     done = run(spec, "launch", spec, "--set", "train.function=trainer.py:fails")
     assert done.returncode == 1
     message = (
-        r"the first [56] trials failed within seconds with the same error: ValueError: the learning rate"
+        r"the first [56] trials failed within seconds with the same error: trainer\.py:\d+ in fails \| "
+        r"ValueError: the learning rate"
     )
     assert re.search(rf"{message} is odd\.", done.stdout)
     folder = spec.parent / "results" / "free"
     status = run(spec, "status", folder).stdout
-    last = r"^crashed: trial [456] rung 0 on \S+ \(job \S+\): ValueError: the learning rate is odd$"
+    error = r"trainer\.py:\d+ in fails \| ValueError: the learning rate is odd"
+    last = rf"^crashed: trial [456] rung 0 on \S+ \(job \S+\): {error}$"
     assert re.search(last, status, re.MULTILINE)
     assert re.search(rf"{message} is odd\.", status)
     assert "Traceback (most recent call last)" in "".join(logs_of(folder))
@@ -270,7 +272,8 @@ def test_failing_trainer_ends_with_its_last_line_if_fail_fast_is_off(spec: Path)
     options = ("--set", "train.function=trainer.py:fails", "--set", "retries.fail_fast=false", *SHORT)
     done = run(spec, "launch", spec, *options)
     assert done.returncode == 1
-    assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
+    last = r"no run gave a value; the last failure: trainer\.py:\d+ in fails \| ValueError: the learning"
+    assert re.search(f"{last} rate is odd", done.stdout)
 
 
 def test_missing_metric_fails_and_lists_the_reported_ones(spec: Path) -> None:

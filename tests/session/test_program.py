@@ -22,6 +22,20 @@ FILES = {
     "pkg/__main__.py": "print(1)",
     "run.sh": "#!/bin/sh\npython train.py",
     "uses.sh": "#!/bin/sh\nexec python uses.py",
+    "more.sh": (
+        "#!/bin/sh\nset -e\nif [ -f x ]; then rm x; fi\n# run\nOMP=1 srun -n 2 python \\\n train.py | tee log"
+    ),
+    "other.sh": "module load cuda\nexport A=1\npython train.py\nmake report\n",
+    "here.sh": "python - <<EOF\nprint(1)\nEOF\n",
+    "options.py": (
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('--lr', type=float)\n"
+        "p.add_argument('--wd', action='store_true')\np.add_argument('--fixed', action='store_false')\n"
+        "p.add_argument('--both', action=argparse.BooleanOptionalAction)\nprint(p.parse_args())\n"
+    ),
+    "positions.py": (
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('lr', type=float)\n"
+        "p.add_argument('--wd', action='store_true')\nprint(p.parse_args())\n"
+    ),
 }
 
 
@@ -72,8 +86,12 @@ WD = NEVER.format("the parameter wd", "{wd}, or {args} for all of them")
             ],
         ),
         # what may do so, unseen
-        ("sh run.sh", [], [BOTH]),
-        ("./run.sh", [], [BOTH]),
+        ("sh other.sh", [], [BOTH]),
+        ("sh here.sh", [], [BOTH]),
+        ("sh -c 'python train.py'", [], [BOTH]),
+        ("sh run.sh", [f"{BOTH} ({OPT_OUT})"], []),
+        ("./run.sh", [f"{BOTH} ({OPT_OUT})"], []),
+        ("bash more.sh", [f"{BOTH} ({OPT_OUT})"], []),
         ("python -m elsewhere", [], [BOTH]),
         ("make train", [], [BOTH]),
         ("srun make train", [], [BOTH]),
@@ -144,6 +162,33 @@ def test_a_shell_line_names_a_script_that_is_not_there(folder: Path) -> None:
     assert check_program(spec).problems == [f"train.command: gone.sh: there is no such file in {folder}"]
 
 
+SWITCH = (
+    "train.command: --wd of options.py takes no value, and {wd} gives it one: write {wd?--wd}, which is left "
+    f"out where wd is false, or {{args}} with train.flags: present ({OPT_OUT})"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("python options.py --lr {lr} --wd {wd}", True),
+        ("python options.py --lr={lr} --wd={wd}", True),
+        ("python options.py {lr?--lr {lr}} {wd?--wd {wd}}", True),
+        ("python options.py --lr {lr} {wd?--wd}", False),
+        ("python options.py --lr {lr}{wd}", False),
+        ("python options.py --wd --lr {lr} {args}", False),
+        ("python positions.py --wd {lr} {wd}", False),
+        ("python train.py --lr {lr} --wd {wd}", False),
+        ("{python} gone.py --wd {wd} {args}", False),
+    ],
+)
+@pytest.mark.parametrize("shell", [False, True])
+def test_a_switch_takes_no_value(folder: Path, command: str, named: bool, shell: bool) -> None:
+    spec = load(folder, command, train=f"shell: {str(shell).lower()}, {METRICS}")
+    found = [line for line in check_program(spec).problems if "takes no value" in line]
+    assert found == ([SWITCH] if named else [])
+
+
 def test_rungs_and_metrics_must_be_known_to_the_program(folder: Path) -> None:
     rungs = "scheduler: {name: halving, max_resource: 9, eta: 3}"
     never = (
@@ -159,7 +204,8 @@ def test_rungs_and_metrics_must_be_known_to_the_program(folder: Path) -> None:
     assert check_program(load(folder, "python uses.py {args}", train="shell: false", more=rungs)) == Found(
         [], []
     )
-    assert check_program(load(folder, "sh run.sh {args}", more=rungs)) == Found([], [never])
+    assert check_program(load(folder, "sh other.sh {args}", more=rungs)) == Found([], [never])
+    assert check_program(load(folder, "sh run.sh {args}", more=rungs)) == Found([never], [])
     assert check_program(load(folder, "python train.py {args} {resource}", more=rungs)) == Found([], [])
 
 
@@ -170,7 +216,7 @@ def test_a_program_must_be_told_the_folder_of_its_metrics(folder: Path) -> None:
         f"{{checkpoint_dir}}, so the program cannot write into it; {OPT_OUT}"
     )
     assert check_program(load(folder, "python train.py {args}", train=file)) == Found([told], [])
-    for command in ("python train.py {args} {checkpoint_dir}", "python uses.py {args}", "sh run.sh {args}"):
+    for command in ("python train.py {args} {checkpoint_dir}", "python uses.py {args}", "sh other.sh {args}"):
         assert check_program(load(folder, command, train=file)) == Found([], [])
 
 

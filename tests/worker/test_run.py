@@ -93,10 +93,17 @@ def test_best_value_counts_where_the_objective_says_so(bench: Bench) -> None:
     assert bench.work().value == 0.1
 
 
+#: Where training code raises, the line that hpcsweep's own code was called from.
+LINE_2 = "train.py:2 in train"
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("raise ValueError('lr is too large\\nsee above')", "ValueError: lr is too large see above"),
+        (
+            "raise ValueError('lr is too large\\nsee above')",
+            f"{LINE_2} | ValueError: lr is too large see above",
+        ),
         ("raise KeyboardInterrupt", "killed by SIGINT; last lines: train.py:2 in train | KeyboardInterrupt"),
         ("import sys; print('all is lost'); sys.exit(3)", "exit code 3: all is lost"),
         ("import sys; sys.exit('no data')", "no data"),
@@ -115,12 +122,12 @@ def test_best_value_counts_where_the_objective_says_so(bench: Bench) -> None:
         ),
         (
             "trial.report(1, val_error='low')",
-            "TypeError: metric 'val_error' must be one number, got 'low' (str)",
+            f"{LINE_2} | TypeError: metric 'val_error' must be one number, got 'low' (str)",
         ),
         ("return [1]", "TypeError: metric 'val_error' must be one number, got [1] (list)"),
         (
             "trial.config['momentum']",
-            INACTIVE,
+            f"{LINE_2} | {INACTIVE}",
         ),
     ],
 )

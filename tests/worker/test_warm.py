@@ -325,7 +325,7 @@ def test_what_forks_would_share_or_miss_makes_fresh_processes(
     [
         (
             "import no_such_module",
-            "ModuleNotFoundError: No module named 'no_such_module'",
+            "train.py:1 | ModuleNotFoundError: No module named 'no_such_module'",
             "its import fails (ModuleNotFoundError)",
         ),
         ("import os; os._exit(3)", "exit code 3, and nothing was printed", "it ended during its import"),

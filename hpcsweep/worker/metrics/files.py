@@ -45,6 +45,7 @@ class Kind(NamedTuple):
         step: The step unless the spec names one; empty: rows are counted.
         noun: What its names are, for messages.
         within: Patterns of such files in a folder and beside a file that is given for them.
+        summary: A JSON document beside each, with the results of a run that has ended.
     """
 
     make: Callable[[Path, MetricFile, KnownRows], Source]
@@ -53,6 +54,7 @@ class Kind(NamedTuple):
     noun: str = "columns"
     within: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    summary: str = ""
 
 
 def _document(make: type[JsonSource], step: str = "") -> Callable[[Path, MetricFile, KnownRows], Source]:
@@ -93,6 +95,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             "wandb/offline-run-*/*.wandb",
             "wandb/run-*/*.wandb",
         ),
+        summary="files/wandb-summary.json",
     ),
     "mlflow": Kind(
         _mlflow,
@@ -145,6 +148,7 @@ class FileMetrics:
         self._pattern = fill_path(spec.file, values, workdir=workdir)
         self._reports = reports
         self._sources: dict[str, Source] = {}
+        self._summaries: dict[str, JsonSource] = {}
         self._known = KnownRows()  # shared where several documents hold the same rows
         self._counts: Counter[str] = Counter()
         self._changed: set[str] = set()
@@ -161,6 +165,8 @@ class FileMetrics:
         for path in self._paths():
             source = self._sources[path] = self._make(path)
             self._guard(path, source.begin)
+            if (summary := self._summary_beside(path)) is not None:
+                self._guard(path, summary.begin)
 
     def poll(self, *, last: bool = False, whole: bool = False) -> bool:
         """Report what is new; whether anything is. See `Source.poll`."""
@@ -180,7 +186,36 @@ class FileMetrics:
                 self._release()
         if last and whole and not self._reported:
             self._release()
+        if last and whole:
+            self._read_summaries()
         return found
+
+    def _summary_beside(self, path: str) -> JsonSource | None:
+        """The document with the results of the run whose file this is."""
+        if not self._kind.summary:
+            return None
+        file = os.path.join(os.path.dirname(path), self._kind.summary)
+        if file not in self._summaries:
+            self._summaries[file] = JsonSource(Path(file), step="", wanted=())
+        return self._summaries[file]
+
+    def _read_summaries(self) -> None:
+        """Report as results what stands nowhere else: as a last resort."""
+        known = {name for source in self._sources.values() for name in source.names}
+        for path in list(self._sources):
+            if (summary := self._summary_beside(path)) is None:
+                continue
+
+            def take(summary: JsonSource = summary) -> None:
+                for row in summary.poll(last=True, whole=True):
+                    fields = {
+                        name: value
+                        for name, value in row.fields.items()
+                        if name not in known and not name.startswith("_")
+                    }
+                    self._take(Row(fields, result=True))
+
+            self._guard(path, take)
 
     def _release(self) -> None:
         """Report old rows after all: the program has written them anew."""
@@ -295,7 +330,8 @@ class FileMetrics:
             return f"{what} {self._shown()}"
         if not self._changed and not any(source.names for source in self._sources.values()):
             return f"{self._shown()} has no {self._kind.noun} yet"
-        names = dict.fromkeys(name for source in self._sources.values() for name in source.names)
+        sources = (*self._sources.values(), *self._summaries.values())
+        names = dict.fromkeys(name for source in sources for name in source.names)
         wanted = self._spec.values.get(metric, metric)
         found = f"the {self._kind.noun} of {self._shown()} are {_listed(names)}"
         if self._unread_step:

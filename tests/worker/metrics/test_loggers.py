@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import sqlite3
@@ -80,6 +81,26 @@ def test_steps_of_their_own_are_the_default_and_all_numbers_are_metrics(tmp_path
     assert of(found["wandb"], "val/loss") == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
     assert [(step, math.isnan(value)) for step, value in of(found["wandb"], "nan")] == [(3, True)]
     assert [(step, math.isnan(value)) for step, value in of(found["mlruns"], "nan")] == [(3, True)]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_summary_of_wandb_is_the_last_resort_for_what_stands_nowhere_else(
+    tmp_path: Path, begun: bool
+) -> None:
+    shutil.copytree(FIXTURES / "wandb", tmp_path / "made")
+    (run,) = (tmp_path / "made").glob("offline-run-*")
+    (run / "files").mkdir(exist_ok=True)
+    summary = {"val/loss": 9.0, "best": 0.25, "note": "x", "_step": 3, "_wandb": {"runtime": 4}}
+    (run / "files" / "wandb-summary.json").write_text(json.dumps(summary))
+    if begun:
+        (tmp_path / "made").rename(tmp_path / "wandb")
+    followed = Following(tmp_path, "wandb", values={"error": "best", "loss": "val/loss"})
+    if not begun:
+        (tmp_path / "made").rename(tmp_path / "wandb")
+    assert of(followed.new(), "error") == []
+    found = followed.rest()
+    assert of(found, "error") == ([] if begun else [(9, 0.25)])
+    assert (9, 9.0) not in of(found, "loss")
 
 
 @pytest.mark.parametrize("piece", [1, 100])

@@ -1,0 +1,20 @@
+"""Arguments and options that several verbs of the command line have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The results folder.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the spec; may be repeated."),
+]
+ClusterName = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="auto, local or slurm; overrides cluster.name."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
