@@ -122,8 +122,8 @@ def test_tasks_share_cpus_and_gpus_by_their_shapes() -> None:
     for cpus, taken, fits in [(4, 0, True), (8, 0, True), (2, 2, True), (3, 2, False)]:
         assert few._fits(TaskResources(0, cpus), taken) is fits
     run = TaskResources(2, 3, 100, 60)
-    assert cluster.granted(run) == TaskResources(2, 3, None, 60)
-    assert few.granted(run) == TaskResources(0, 3, None, 60)
+    assert cluster.granted(run) == TaskResources(2, 3, 100, 60)
+    assert few.granted(run) == TaskResources(0, 3, 100, 60)
 
 
 def test_the_throttle_of_a_batch_is_held(site: Site) -> None:

@@ -137,7 +137,7 @@ class LocalCluster(Cluster):
 
     def granted(self, run: TaskResources) -> TaskResources:
         gpus = run.gpus if self._devices else 0
-        return msgspec.structs.replace(run, gpus=gpus, mem_mib=None)
+        return msgspec.structs.replace(run, gpus=gpus)
 
     @property
     def total_gpus(self) -> int | None:
