@@ -146,11 +146,12 @@ class Rank:
             self._drain()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 break
+        ended_at = time.time()  # a rank that fails because of this one does so in a moment
         returncode = self._child.kill_all()
         self._drain()
         last = self._output.finish()
         if returncode and not self._ended_by_us:
-            self._note_failure(returncode, last)
+            self._note_failure(returncode, last, at=ended_at)
         return 128 - returncode if returncode < 0 else returncode
 
     @property
@@ -209,7 +210,7 @@ class Rank:
                 return
             self._output.write(data)
 
-    def _note_failure(self, returncode: int, last: str) -> None:
+    def _note_failure(self, returncode: int, last: str, *, at: float) -> None:
         failure = ChildError((), "")
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             ending = self._plan.ending_of(self._place.rank)
@@ -218,8 +219,7 @@ class Rank:
         note = RankFailure(
             rank=self._place.rank,
             returncode=returncode,
-            at=time.time(),
-            node=os.environ.get("SLURMD_NODENAME", ""),
+            at=at,
             types=failure.types,
             message=failure.message or last,
             oom_kills=after - before if before is not None and after is not None else 0,

@@ -93,7 +93,7 @@ class RankFailure(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         returncode: Of its program, negative for the signal that ended it.
-        at: Unix time.
+        at: When it ended; Unix time.
         types: Names of the exception's type and its bases, if a training function raised.
         message: Of the exception, else the last informative lines that it printed.
         oom_kills: Processes that the kernel killed for lack of memory on its node meanwhile.
@@ -102,7 +102,6 @@ class RankFailure(msgspec.Struct, frozen=True, kw_only=True):
     rank: int
     returncode: int
     at: float
-    node: str = ""
     types: tuple[str, ...] = ()
     message: str = ""
     oom_kills: int = 0
