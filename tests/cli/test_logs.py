@@ -79,6 +79,13 @@ def test_each_attempt_is_printed_under_its_name_oldest_first(folder: Path) -> No
     )
 
 
+def test_the_log_of_a_rank_is_printed_with_its_number(folder: Path) -> None:
+    log = folder / "batches/b1/logs/0.0.rank-1.log"
+    log.write_bytes(b"of rank 1\n")
+    out = run(str(folder), "0", "--rank", "1").stdout
+    assert out.startswith(f"==> trial 0 rung 0 attempt 0 rank 1: {log} <==\nof rank 1\n")
+
+
 def test_logs_of_batches_that_are_compacted_are_printed_from_their_part(folder: Path) -> None:
     before = run(str(folder), "0").stdout
     journal = Journal.open(Layout(folder))

@@ -35,6 +35,8 @@ ONE = TaskResources(gpus=1, cpus=2)
     [
         (SITE, "", ONE, {}, TaskAllocation(1, 2)),
         (SITE, "whole", ONE, {}, TaskAllocation(8, 64, WHOLE)),
+        (SITE, "", TaskResources(gpus=2, cpus=4, nodes=3), {}, TaskAllocation(6, 12)),
+        (SITE, "whole", TaskResources(gpus=2, cpus=4, nodes=3), {}, TaskAllocation(24, 192, WHOLE)),
         (SITE, "gpu,whole", ONE, {}, TaskAllocation(8, 64, WHOLE)),
         (SITE, "whole", TaskResources(gpus=8, cpus=64), {}, TaskAllocation(8, 64)),
         (

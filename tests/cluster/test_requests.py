@@ -116,6 +116,25 @@ def test_qos_of_the_partition_goes_first_unless_the_job_s_says_otherwise(qos: st
     )
 
 
+@pytest.mark.parametrize(
+    ("wish", "shape", "usable"),
+    [
+        (ResourceRequest(), TaskResources(gpus=2, nodes=2), 2),
+        (ResourceRequest(), TaskResources(gpus=4, nodes=2), 1),
+        (ResourceRequest(nodelist="g2"), TaskResources(gpus=2, nodes=2), 1),
+        (ResourceRequest(), TaskResources(cpus=16, nodes=3), 2),
+    ],
+)
+def test_a_task_has_no_more_nodes_than_there_are_for_it(
+    wish: ResourceRequest, shape: TaskResources, usable: int
+) -> None:
+    problem = (
+        f"resources.nodes: of the nodes of partition gpu {usable} may be used for that, got {shape.nodes}"
+    )
+    expected = [] if usable >= shape.nodes else [problem]
+    assert resource_problems(SITE, wish, shape) == expected
+
+
 def test_limits_that_are_not_enforced_do_not_count() -> None:
     site = msgspec.structs.replace(LIMITED, enforces=False)
     assert limits_of(site, ResourceRequest()) == limits_of(SITE, ResourceRequest())

@@ -236,6 +236,8 @@ def test_a_throttled_array_does_not_hold_up_the_next_one(tmp_path: Path) -> None
         (TaskResources(), {"nodes": 3, "gpus": 4}, 12),
         (TaskResources(), {"nodes": 3, "gpus": 4, "slots": 2}, 6),
         (TaskResources(), {"nodes": 2, "gpus": 0}, 2),
+        (TaskResources(gpus=2, nodes=2), {"nodes": 5, "gpus": 4}, 4),
+        (TaskResources(nodes=3), {"nodes": 5, "gpus": 0, "slots": 2}, 2),
     ],
 )
 def test_as_many_run_at_a_time_as_fit_the_nodes(
@@ -477,6 +479,14 @@ def test_a_node_that_fails_takes_its_tasks_and_no_others_with_it(tmp_path: Path)
     site.cluster.cancel(site.live("b"), [0])
     [again] = site.results("b")
     assert 0 < again.start == pytest.approx(trained, abs=60)  # on the node that is back, from its checkpoint
+
+
+def test_a_task_of_two_nodes_fails_with_either_and_frees_both(tmp_path: Path) -> None:
+    site = Site(tmp_path, shape=TaskResources(gpus=2, nodes=2), nodes=2, gpus=2, node_failures=1.0)
+    site.submit(run(0, resource=50_000), run(1, resource=50_000))
+    while site.cluster.ends[Phase.NODE_FAIL] == 0:
+        site.cluster.clock.sleep(1.0)
+    assert site.phases() == [Phase.NODE_FAIL, Phase.RUNNING]
 
 
 def test_cancelled_tasks_leave_their_checkpoint_or_never_start(tmp_path: Path) -> None:

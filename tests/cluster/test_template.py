@@ -103,6 +103,20 @@ def test_own_template_gives_a_script_that_bash_can_read(path: Path) -> None:
         assert not re.search(r"{{|{%|{#", text.replace("${#", "")), "no Jinja is left"
 
 
+def test_a_task_of_several_nodes_is_one_process_on_each() -> None:
+    shape = TaskResources(gpus=8, cpus=32, mem_mib=1024, nodes=2)
+    batch = msgspec.structs.replace(BATCH, shape=shape)
+    lines = [line for line in script(PLAIN.text, batch=batch).splitlines() if "--array" not in line]
+    assert lines[3:9] == [
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks=2",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --cpus-per-task=32",
+        "#SBATCH --gres=gpu:a100:8",
+        "#SBATCH --mem=1024M",
+    ]
+
+
 def test_what_is_not_asked_for_is_not_in_the_header() -> None:
     bare = sbatch_options(msgspec.structs.replace(BATCH, shape=TaskResources()), SlurmOptions())
     assert {"gres", "mem", "time", "partition", "account", "qos", "constraint"}.isdisjoint(bare)

@@ -877,6 +877,55 @@ def test_what_a_program_keeps_is_handed_to_its_runs(load: Load) -> None:
     assert program.has_output
 
 
+LAUNCHED = ("train.launcher=torchrun", "resources={nodes: 2, gpus: 4, cpus: 8}")
+
+
+def test_runs_of_several_processes_are_read(load: Load) -> None:
+    spec = load(DOCUMENTED, *LAUNCHED)
+    assert spec.task_shape(reuse=False) == TaskResources(gpus=4, cpus=8, nodes=2)
+    program = spec.program()
+    assert (program.launcher, program.processes, program.warm) == ("torchrun", 0, False)
+    assert load(spec.yaml) == spec
+    assert load(DOCUMENTED, *LAUNCHED, "train.processes=8").program().processes == 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            ["resources={nodes: 2}"],
+            "or accelerate for a function on several nodes (resources.nodes is 2), got none",
+        ),
+        (
+            ["train.processes=2"],
+            "train.processes: must be left out without train.launcher, which starts them",
+        ),
+        (
+            ["train.launcher=srun", "train.call=optuna"],
+            "train.call: must be trial with train.launcher: srun, got optuna",
+        ),
+        ([*LAUNCHED, "cluster.concurrent=2"], "cluster.concurrent: must be 1 with resources.nodes: 2, got 2"),
+        (
+            ["train.launcher=srun", "cluster.concurrent=2"],
+            "cluster.concurrent: must be 1 with train.launcher: srun, got 2",
+        ),
+        (
+            ["train.launcher=torchrun", "resources={gpus: '2 if lr > 0.5 else 1', cpus: 1}"],
+            "resources.cpus: must be at least 2, one for each process of a node (train.processes), got 1",
+        ),
+        (
+            [*LAUNCHED, "cluster.max_gpus=7"],
+            "cluster.max_gpus: must be at least the 8 of one task (resources.gpus x nodes), got 7",
+        ),
+    ],
+)
+def test_processes_and_nodes_that_do_not_go_together_are_refused(
+    problems: Problems, overrides: list[str], told: str
+) -> None:
+    (problem,) = problems(DOCUMENTED, *overrides)
+    assert problem.endswith(told)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
