@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from hpcsweep.core.cluster_protocol import (
     Batch,
     Cluster,
@@ -34,6 +36,7 @@ from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.run_files import MetricsWriter
+from hpcsweep.worker.results import measure
 
 PROGRAM = Program(workdir="/", metric="loss", function="t.py:train")
 
@@ -188,7 +191,11 @@ class FolderCluster(Cluster):
             self.tell(files, run, log)
         if self.checkpoints:
             self.checkpoint(Layout.of_batch(files.root), run)
-        write_result(files, self.result(run, task, read_task(files, task)[0].gpus), n=n)
+        result = self.result(run, task, read_task(files, task)[0].gpus)
+        if self.checkpoints:
+            trial = Layout.of_batch(files.root).trial(run.trial)
+            result = msgspec.structs.replace(result, checkpoints=measure(trial, checkpoints.newest(trial)))
+        write_result(files, result, n=n)
 
     def tell(self, files: BatchLayout, run: ManifestRun, log: Path) -> None:
         """What a run prints and reports."""

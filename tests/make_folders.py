@@ -194,6 +194,8 @@ EVENTS: Final[list[dict[str, Any]]] = [
     {"event": "batch_closed", "batch": "SWEEP-900-1", "seconds": 5.0, "gpu_seconds": 10.0},
     {"event": "pause_requested", "reason": "the first 3 trials failed alike", "cause": "fail_fast"},
     {"event": "pause_ended"},
+    {"event": "checkpoint_quota_reached", "message": "58 MB held; 12 runs wait", "bytes": 58, "files": 2},
+    {"event": "checkpoint_quota_reached"},
     {"event": "no_more_trials", "reason": "the search space is exhausted", "cause": "space"},
     {"event": "time_up"},
     {"event": "time_up", "up": False},

@@ -25,6 +25,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.session.preparation import check_folder
 from hpcsweep.session.session import Session, wait_for_journal
 from hpcsweep.session.target import Target, max_tasks
+from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import (
     Result,
     read_task,
@@ -35,6 +36,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter, check_metric_name, to_number
 from hpcsweep.trial import Trial
 from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify, read_objective
+from hpcsweep.worker.results import measure
 
 if TYPE_CHECKING:
     from hpcsweep.core.state import SweepState
@@ -236,4 +238,5 @@ def _result(
         job=ASK,
         message=outcome.message,
         failure=outcome.failure,
+        checkpoints=measure(asked.layout, checkpoints.newest(asked.layout)),
     )

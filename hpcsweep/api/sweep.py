@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from hpcsweep import bootstrap
 from hpcsweep.api.data import merged, moved, objects_of
 from hpcsweep.api.function import default_name, function_name, train_section
-from hpcsweep.api.objects import Budget, Objective, Resources, Retries, Train
+from hpcsweep.api.objects import Budget, Objective, Resources, Retries, Store, Train
 from hpcsweep.api.parts import (
     AnyCluster,
     Part,
@@ -83,6 +83,7 @@ class Sweep:
             there.
         budget: Limits of the whole sweep.
         retries: How often a failed or interrupted run is repeated.
+        store: Limits of what it keeps on disk.
         name: Its name. Default: that of the training code.
         folder: The results folder. Default: `results/<name>`.
         **submitit: Submitit's parameters, such as `timeout_min=60, gpus_per_node=1, slurm_partition="gpu"`.
@@ -108,6 +109,7 @@ class Sweep:
         cluster: str | AnyCluster | Mapping[str, Any] | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
         retries: Retries | Mapping[str, Any] | None = None,
+        store: Store | Mapping[str, Any] | None = None,
         name: str | None = None,
         folder: str | os.PathLike[str] | None = None,
         **submitit: Unpack[SubmititParameters],
@@ -129,6 +131,7 @@ class Sweep:
             "cluster": {"name": cluster} if isinstance(cluster, str) else cluster,
             "budget": budget,
             "retries": retries,
+            "store": store,
         }
         defaults = {"searcher": "auto", "scheduler": "fifo", "repeats": 1}
         self._given = required | {

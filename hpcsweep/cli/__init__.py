@@ -251,7 +251,7 @@ def retry(
         typer.Option(
             "--set",
             metavar="KEY.PATH=VALUE",
-            help="Change resources, cluster, budget or retries from now on; may be repeated.",
+            help="Change resources, cluster, budget, retries or store from now on; may be repeated.",
         ),
     ] = None,
 ) -> None:

@@ -12,7 +12,7 @@ from hpcsweep.cli.terminal import errors_exit, json_text
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
 from hpcsweep.core.state import SweepState
-from hpcsweep.core.text import shell_join
+from hpcsweep.core.text import format_bytes, shell_join
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.session.algorithms import replay_sweep
 from hpcsweep.session.session import Session, make_compactor
@@ -28,7 +28,7 @@ from hpcsweep.store.compaction import (
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import ResultsFolder
-from hpcsweep.views.format import listing, size
+from hpcsweep.views.format import listing
 
 
 def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
@@ -142,4 +142,4 @@ def _lines(summary: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> 
 
 
 def _amount(count: int, files: int, trials: int) -> str:
-    return f"{size(count)} in {files} file{'s' * (files != 1)} of {trials} trial{'s' * (trials != 1)}"
+    return f"{format_bytes(count)} in {files} file{'s' * (files != 1)} of {trials} trial{'s' * (trials != 1)}"

@@ -208,7 +208,7 @@ def read_config(values: Sequence[str], *, verb: str) -> dict[str, Any]:
 
 
 #: Sections of the spec that may change while a sweep goes on.
-MAY_CHANGE: Final = ("resources", "cluster", "budget", "retries")
+MAY_CHANGE: Final = ("resources", "cluster", "budget", "retries", "store")
 
 
 def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:

@@ -85,7 +85,7 @@ def status(path: Path, *, json: bool) -> None:
         _echo(f"best: {best_text(state)}")
         if state.best is not None:
             _echo(f"      {config_text(state.best.config)}")
-        checkpoints = checkpoints_text(summary["checkpoints"])
+        checkpoints = checkpoints_text(summary["checkpoints"], summary["checkpoint_quota"])
         if checkpoints:
             _echo(f"checkpoints: {checkpoints}")
         if state.interrupted:

@@ -21,6 +21,7 @@ from hpcsweep.core.run_events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    CheckpointSizes,
     ClusterMessage,
     Config,
     Event,
@@ -51,6 +52,8 @@ __all__ = [
     "BatchPlanned",
     "BatchSubmitted",
     "BatchThrottled",
+    "CheckpointQuotaReached",
+    "CheckpointSizes",
     "CheckpointsDropped",
     "CheckpointsRemoved",
     "ClusterMessage",
@@ -289,6 +292,20 @@ class CheckpointsRemoved(Event, frozen=True, tag="checkpoints_removed", gc=False
     bytes: int = 0
 
 
+class CheckpointQuotaReached(Event, frozen=True, tag="checkpoint_quota_reached", gc=False):
+    """Runs that could begin wait until there is room for their checkpoints; empty: none do any more.
+
+    Attributes:
+        message: The quota, what is held, and what waits.
+        bytes: What was held then, in `files`; 0 where nothing was measured yet.
+    """
+
+    at: float
+    message: str = ""
+    bytes: int = 0
+    files: int = 0
+
+
 AnyEvent: TypeAlias = (
     SweepStarted
     | SweepExtended
@@ -327,6 +344,7 @@ AnyEvent: TypeAlias = (
     | FilesCompacted
     | CheckpointsDropped
     | CheckpointsRemoved
+    | CheckpointQuotaReached
 )
 
 #: The method of an `EventFold` for each event.

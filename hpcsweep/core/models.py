@@ -11,7 +11,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from hpcsweep.core.batches import BatchState
+from hpcsweep.core.checkpoint_usage import CheckpointUsage
 from hpcsweep.core.events import (
+    CheckpointQuotaReached,
     ClusterMessage,
     Config,
     EventFold,
@@ -223,6 +225,8 @@ class SweepFacts(EventFold):
         dropping: Trials whose checkpoints are to be removed and may still be there.
         dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
         without_checkpoint: Those of them that had files; `checkpoint_bytes_removed`: how much that was.
+        checkpoints: What checkpoints take on disk, as workers told. `quota_reached`: set while runs wait
+            until there is room for theirs.
         from_scratch: Runs that go on, or went on, without the checkpoint that their trial had.
         retrained: Other runs that should have gone on from a lower step, and trained from scratch.
         warnings: What users should change in training code, each with how many runs showed it.
@@ -287,6 +291,8 @@ class SweepFacts(EventFold):
         #: By its text without numbers.
         self.warnings: dict[str, RunWarning] = {}
         self.checkpoint_bytes_removed = 0
+        self.checkpoints = CheckpointUsage()
+        self.quota_reached: CheckpointQuotaReached | None = None
         # Clones whose first run has not ended: trial -> None.
         self._clones_in_first_run: dict[int, None] = {}
         # Candidates for the best: (signed value, -resource, first trial), valid while they are

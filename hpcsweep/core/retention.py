@@ -57,6 +57,8 @@ class Retention:
         #: Configurations that the scheduler is done with, and those of them that it trained to the end.
         self._done: set[int] = set()
         self._trained: set[int] = set()
+        #: Configurations of which a run failed: what they have serves a retry.
+        self._failed: set[int] = set()
         #: The best configuration of those at their end.
         self._best: int | None = None
         #: Runs that a live batch carries and that have no ending in it, and how many by trial.
@@ -92,6 +94,8 @@ class Retention:
             case CheckpointsDropped():
                 for trial in event.trials:
                     self.removable.pop(trial, None)
+                    self._trained.discard(trial // self._state.repeats)
+                    self._failed.discard(trial // self._state.repeats)
             case SweepResumed() | SweepExtended():
                 self._seen = {"dropped": 0, "trained": 0}
                 self._done.clear()
@@ -135,12 +139,15 @@ class Retention:
             if not clones:
                 self._clones.pop(parent, None)
                 self._update(parent)
+        if self._state.run(event.run).status is RunStatus.FAILED:
+            self._failed.add(event.trial // self._state.repeats)
         self._update(event.trial)
 
     def _keep_again(self, trial: int) -> None:
         config = trial // self._state.repeats
         self._done.discard(config)
         self._trained.discard(config)
+        self._failed.discard(config)
         if self._best == config:
             self._best = None
         for one in self._trials(config):
@@ -177,6 +184,36 @@ class Retention:
         if any(one.runs[-1].status is RunStatus.FAILED and not one.stopped for one in trials):
             return False  # it may be retried
         return config in self._done or any(one.stopped for one in trials)
+
+    def spare(self) -> list[int]:
+        """Trials that only a higher largest resource, or a retry, could go on with; those to go first first.
+
+        What was trained to the last resource, the worst first; then what has failed. The best of them stays.
+        """
+        trained = [config for config in self._trained if config != self._best]
+        failed = [config for config in self._failed if self._serves_only_a_retry(config)]
+        keys = {config: self._state.value_key(config * self._state.repeats) for config in (*trained, *failed)}
+        valued = {config: key for config, key in keys.items() if key is not None}
+        ranked = sorted(valued, key=valued.__getitem__, reverse=True)
+        if ranked and self._is_better(ranked[-1]):
+            del ranked[-1]
+        order = [config for config in ranked if config in self._trained]
+        order += [config for config in failed if config not in valued]
+        order += [config for config in ranked if config not in self._trained]
+        return [
+            trial for config in order for trial in self._trials(config) if trial not in self._state.dropped
+        ]
+
+    def _serves_only_a_retry(self, config: int) -> bool:
+        """Whether a configuration of which a run failed is never promoted, unless that is retried."""
+        trials = self._trials(config)
+        runs = [self._state.trials[trial].runs[-1] for trial in trials]
+        return (
+            all(run.status.ended for run in runs)
+            and any(run.status is RunStatus.FAILED for run in runs)
+            and not any(trial in self._busy or trial in self._clones for trial in trials)
+            and (config in self._done or self._state.value_of(trials[0], runs[0].rung) is None)
+        )
 
     def _is_better(self, config: int) -> bool:
         key = self._state.value_key(config * self._state.repeats)

@@ -22,6 +22,20 @@ class RunId(NamedTuple):
         return f"trial {self.trial} rung {self.rung}"
 
 
+class CheckpointSizes(NamedTuple):
+    """What a trial keeps on disk when an attempt of it has ended, as its worker found it.
+
+    Attributes:
+        kept_bytes: Of all its checkpoints and its output folder; `kept_files`: how many files that are.
+        newest_bytes: Of the newest complete checkpoint alone; `newest_files`: its files. 0 without one.
+    """
+
+    kept_bytes: int = 0
+    kept_files: int = 0
+    newest_bytes: int = 0
+    newest_files: int = 0
+
+
 class Event(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True, gc=False):
     """Base of all events; the JSON object's `event` field names the class."""
 
@@ -107,6 +121,7 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
         warning: What its user should change although it may have ended well; one sentence.
         peak_mib: The most memory that its processes held at a time, 0 where unknown.
         unit_seconds: Wall time of each step between the first and the last report, 0 where unknown.
+        checkpoints: What its trial keeps on disk now; None where no worker told.
     """
 
     outcome: Outcome
@@ -127,6 +142,7 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
     warning: str = ""
     peak_mib: int = 0
     unit_seconds: float = 0.0
+    checkpoints: CheckpointSizes | None = None
 
     @property
     def failure_kind(self) -> FailureKind | None:
@@ -147,6 +163,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
         peak_mib, unit_seconds: As of `RunFinished`.
         mem_mib: The memory that it had, if that was too little; else 0.
         guessed: Its time limit was learned from other runs, and too short: no limit of retries counts it.
+        checkpoints: What its trial keeps on disk now; None where no worker told.
     """
 
     interruption: Interruption = msgspec.field(name="why")
@@ -167,6 +184,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     unit_seconds: float = 0.0
     mem_mib: int = 0
     guessed: bool = False
+    checkpoints: CheckpointSizes | None = None
 
 
 class ParametersSuggested(RunEvent, frozen=True, tag="parameters_suggested", gc=False):

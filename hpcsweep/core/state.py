@@ -9,6 +9,7 @@ import msgspec
 from hpcsweep.core.batch_fold import BatchFold
 from hpcsweep.core.events import (
     AnyEvent,
+    CheckpointQuotaReached,
     CheckpointsDropped,
     CheckpointsRemoved,
     ClusterMessage,
@@ -76,6 +77,7 @@ class SweepState(BatchFold):
         self.time_up = None
         self.stopping = None
         self.pausing = None
+        self.quota_reached = None
         self.failed_batches_in_a_row = 0
         self.cluster_messages.clear()
         self.refusals = SubmitRefusals("", 0, 0)
@@ -249,6 +251,8 @@ class SweepState(BatchFold):
         run.node, run.job = event.node or run.node, event.job or run.job
         self.spent_s += event.seconds
         self.spent_gpu_s += event.gpu_seconds
+        completed = isinstance(event, RunFinished) and event.outcome is Outcome.COMPLETED
+        self.checkpoints.note(event.trial, event.checkpoints, trained=event.seconds > 0, completed=completed)
         batch = self.live.get(event.batch)
         if batch is not None:
             batch.endings.append(event)
@@ -290,8 +294,12 @@ class SweepState(BatchFold):
     def _checkpoints_removed(self, event: CheckpointsRemoved) -> None:
         for trial in event.trials:
             self.dropping.pop(trial, None)
+            self.checkpoints.remove(trial)
         self.without_checkpoint.update(event.had_files)
         self.checkpoint_bytes_removed += event.bytes
+
+    def _checkpoint_quota_reached(self, event: CheckpointQuotaReached) -> None:
+        self.quota_reached = event if event.message else None
 
     def _rank_newest(self, trial: int) -> None:
         """The newest value of its configuration may be the best."""

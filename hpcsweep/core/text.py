@@ -99,6 +99,16 @@ def plural(number: int, noun: str) -> str:
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "'": "\\'"}
 
 
+def format_bytes(count: int) -> str:
+    """Bytes as `812 B`, `1.5 MB`, `82 GB`; powers of 1000, as quotas and `ls` have them."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
 def shell_quote(word: str) -> str:
     """The word for a shell, in one line of printable characters."""
     return shlex.quote(word) if word.isprintable() else f"$'{''.join(map(_escaped, word))}'"

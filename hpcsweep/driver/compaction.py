@@ -19,9 +19,12 @@ from typing import Final
 
 import msgspec
 
+from hpcsweep.core.checkpoint_usage import NOTHING
 from hpcsweep.core.events import CheckpointsDropped, CheckpointsRemoved, FilesCompacted, RunFinished, RunId
+from hpcsweep.core.models import SIMULATED
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.checkpoint_quota import CheckpointQuota
 from hpcsweep.driver.config import SweepContext
 from hpcsweep.driver.effects import Committer, Compact, Compactor, Step
 from hpcsweep.store.compaction import (
@@ -60,6 +63,7 @@ class CompactionManager:
         state: SweepState,
         compaction_state: CompactionState,
         retention: Retention | None,
+        quota: CheckpointQuota,
         *,
         layout: Layout,
         at: int,
@@ -67,6 +71,7 @@ class CompactionManager:
         self._state = state
         self._compaction_state = compaction_state
         self._retention = retention
+        self._quota = quota
         self._layout = layout
         self._at = at
         self._numbers = itertools.count(1)
@@ -147,10 +152,38 @@ class CompactionManager:
         due = [trial for trial in self._state.dropping if trial not in self._stuck]
         if due:
             return Step(effects=(Compact(RemoveCheckpoints(tuple(due[:REMOVE_MOST]))),))
-        if self._retention is None or len(self._retention.removable) < least:
+        trials = self._to_drop(1 if self._state.quota_reached else least)
+        if not trials:
             return Step()
-        trials = tuple(itertools.islice(self._retention.removable, REMOVE_MOST))
         return Step((CheckpointsDropped(trials),), (Compact(RemoveCheckpoints(trials)),))
+
+    def _to_drop(self, least: int) -> tuple[int, ...]:
+        """Trials whose checkpoints nothing can need, if they are so many; for the quota also spare ones."""
+        if self._retention is None:
+            return ()
+        if len(self._retention.removable) >= least:
+            return tuple(itertools.islice(self._retention.removable, REMOVE_MOST))
+        if self._quota.shortfall == NOTHING:
+            return ()
+        return tuple(self._quota.enough(self._retention.spare())[:REMOVE_MOST])
+
+    @property
+    def removes(self) -> bool:
+        """Whether checkpoints are being removed, or will be at once."""
+        if self._failed or self._retention is None:
+            return False
+        due = any(trial not in self._stuck for trial in self._state.dropping)
+        return due or bool(self._retention.removable) or bool(self._retention.spare())
+
+    def forget(self) -> Step:
+        """In a simulation nothing is on the disk: what nothing can need is gone at once."""
+        if not self._quota.limited or not (trials := self._to_drop(1)):
+            return Step()
+        held = self._state.checkpoints
+        had = tuple(trial for trial in trials if any(held.held_by(trial)))
+        size = sum(held.held_by(trial).bytes for trial in trials)
+        files = sum(held.held_by(trial).files for trial in trials)
+        return Step((CheckpointsDropped(trials), CheckpointsRemoved(trials, had, files, size)))
 
     def _write_part(self, segment: int, *, merge: bool) -> Step:
         """All that is ready."""
@@ -185,6 +218,8 @@ class Compaction:
 
     def step(self, *, wait_s: float = 0.0, remove_at: int = 1) -> bool:
         """Take in what the compactor has done, and have it begin with what is due; whether it is at work."""
+        if self.sweep.settings.cluster == SIMULATED:
+            self.committer.do(self.manager.forget())
         if self.compactor is None:
             return False
         if self.task is not None:
@@ -205,12 +240,21 @@ class Compaction:
         self.task = next((effect.task for effect in step.effects if isinstance(effect, Compact)), None)
         return self.task is not None
 
-    def finish(self) -> None:
-        """Step until nothing is due any more."""
+    def makes_room(self) -> bool:
+        """Step if runs wait until there is room for their checkpoints; whether others gave way."""
+        before = self.committer.commits
+        if self.sweep.state.quota_reached is not None:
+            self.step()
+        return self.committer.commits > before
+
+    def finish(self) -> bool:
+        """Step until nothing is due any more; whether runs waited for what was removed."""
+        waits, held = self.sweep.state.quota_reached is not None, self.sweep.state.checkpoints.held
         while self.step(wait_s=_BEAT_S, remove_at=REMOVE_AT):
             self.sweep.journal.heartbeat()
         if self.compactor is not None:
             self.compactor.close()
+        return waits and self.sweep.state.checkpoints.held != held
 
 
 class SubprocessCompactor:

@@ -225,4 +225,4 @@ def finished(batch: BatchState, result: Result) -> RunFinished:
 def _copied_fields(result: Result) -> dict[str, Any]:
     """The fields of a result that both kinds of ending have."""
     names = ("attempt", "restart", "task", "step", "seconds", "gpu_seconds", "node", "job", "message")
-    return {name: getattr(result, name) for name in (*names, "peak_mib", "unit_seconds")}
+    return {name: getattr(result, name) for name in (*names, "peak_mib", "unit_seconds", "checkpoints")}

@@ -15,6 +15,7 @@ from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.assigner import Assigner
+from hpcsweep.driver.checkpoint_quota import CheckpointQuota
 from hpcsweep.driver.compaction import Compaction, CompactionManager
 from hpcsweep.driver.config import DriverConfig, HostTask, SweepContext
 from hpcsweep.driver.effects import CancelTicks, Committer, Compactor, Executor, RemoveRequest, submit_tick
@@ -110,8 +111,10 @@ class Driver:
         throttle = self._throttle = (GpuThrottle if differ else ThrottleManager)(
             state, settings=settings, monitor=monitor, host=host, unconfirmed=unconfirmed, cluster=cluster
         )
+        clones = scheduler.clones
+        quota = CheckpointQuota(state, settings=settings, clones=clones)
         submitter = self._submitter = Submitter(
-            state, layout=layout, settings=settings, monitor=monitor, budget=budget, clones=scheduler.clones
+            state, quota, layout=layout, settings=settings, monitor=monitor, budget=budget, clones=clones
         )
         self._ticks = TickScheduler(state)
         shapes = RunShapes(state, space, settings=settings, granted=cluster.granted)
@@ -129,9 +132,12 @@ class Driver:
         self._committer.replay()
         planner.grow()
         kept = None if settings.keep_all else self.retention
-        manager = CompactionManager(state, self.compaction_state, kept, layout=layout, at=settings.compact_at)
+        manager = CompactionManager(
+            state, self.compaction_state, kept, quota, layout=layout, at=settings.compact_at
+        )
         self._compaction = Compaction(context, manager, compactor, self._committer)
-        parts = (context, committer, observer, monitor, planner, cancellations, throttle, submitter, budget)
+        acting = (context, committer, observer, monitor, planner, cancellations)
+        parts = (*acting, throttle, submitter, budget, quota, manager)
         self._submission = make_submission(assigner, throttle, shapes, settings, parts)
 
     # ------------------------------------------------------------------ the loop
@@ -151,9 +157,11 @@ class Driver:
             if self.state.ended is not None:
                 self.compact()
                 return
-            self._compaction.step()
+            if self._compaction.makes_room():
+                continue
+            removing = self._compaction.step() and self.state.quota_reached is not None
             self._sweep.journal.heartbeat()
-            delay = shortest if changed else min(longest, delay * 1.5)
+            delay = shortest if changed or removing else min(longest, delay * 1.5)
             self._wait(delay, on_tick)
 
     def _wait(self, seconds: float, on_tick: Callable[[Driver], None] | None) -> None:
@@ -166,7 +174,8 @@ class Driver:
                 clock.sleep(left)
                 return
             clock.sleep(min(left, LOOK_S))
-            if self._observer.has_unread and self.look() and on_tick is not None:
+            news = self._observer.has_unread or self._compaction.makes_room()
+            if news and self.look() and on_tick is not None:
                 on_tick(self)
             if self.monitor.awaits_poll or self.monitor.all_have_left:
                 until = min(until, began + self._sweep.cluster.poll_s[0])
@@ -227,7 +236,8 @@ class Driver:
     def compact(self) -> None:
         """Compact what is ready; for a driver that leaves the sweep after its tick."""
         with contextlib.suppress(SupersededError, HeldError):  # then it is for the other one to do
-            self._compaction.finish()
+            if self._compaction.finish() and self.state.ended is None:
+                self.tick()  # runs waited for the room of what was removed
 
     def start(self, *events: AnyEvent, extension: Sequence[AnyEvent] = ()) -> None:
         """Begin a new sweep with these events; extend an old one, and resume it if there is work left."""
@@ -289,6 +299,7 @@ class Driver:
                     is_over=self.retention.is_final,
                 )
                 stopped = [event.trial for event in events if isinstance(event, TrialStopped)]
+                self._submission.before_decisions(events)
                 self._committer.commit([*self._last_reports(stopped), *events])
                 if stopped:
                     self._committer.execute_all(self._cancellations.tasks_to_cancel())

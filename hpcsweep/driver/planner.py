@@ -24,7 +24,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.history import History
 from hpcsweep.core.models import Run, RunStatus, Trial, mean_value
-from hpcsweep.core.protocols import Clone, Promote, Scheduler, Searcher, Start, Stop
+from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Searcher, Start, Stop
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.suggestions import added_parameters, with_added
@@ -57,6 +57,8 @@ class Planner:
         #: Configurations that what their runs suggested has changed.
         self._amended: dict[int, Config] = {}
         self._sign = 1 if settings.minimise else -1
+        #: Runs that the last decision did not start for want of room.
+        self.kept_back = 0
 
     def apply(self, event: AnyEvent) -> None:
         """Tell scheduler and searcher what happened; the state has it already."""
@@ -99,14 +101,16 @@ class Planner:
         """The value as the searcher has it; NaN without one."""
         return math.nan if value is None else self._sign * value
 
-    def decide(self, slots: int) -> list[AnyEvent]:
-        """The scheduler's decisions as events, with configurations for the trials to start."""
+    def decide(self, slots: int, *, new: int | None = None) -> list[AnyEvent]:
+        """The scheduler's decisions as events, with configurations for the trials to start.
+
+        No more `new` trials are started than that (None: any number), but for those that start together.
+        """
         events: list[AnyEvent] = []
         starts: list[Start] = []
         created = self._history.proposed
         # More of them follow in the next tick: what is decided at a time is in memory at a time.
-        slots = min(slots, MOST_DECISIONS)
-        for decision in self._scheduler.decide(-(-slots // self._repeats.count)):
+        for decision in self._decisions(min(slots, MOST_DECISIONS), new=new):
             match decision:
                 case Promote():
                     events += self._repeats.promoted(decision)
@@ -123,8 +127,8 @@ class Planner:
             # One ask for each bracket, or each piece of a large one, whatever starts with it: so the
             # configurations do not depend on how many happened to find free slots in this tick.
             for start, group in itertools.groupby(starts):
-                new, stop = self._propose(start, len(list(group)), enqueued)
-                events += new
+                trials, stop = self._propose(start, len(list(group)), enqueued)
+                events += trials
                 if stop is not None:
                     events.append(stop)
                     break
@@ -132,19 +136,35 @@ class Planner:
             self._history.drop(self._history.proposed - created)
         return events
 
+    def _decisions(self, slots: int, *, new: int | None) -> list[Decision]:
+        """The scheduler's; `kept_back` is how many trials more it would start."""
+        places = -(-slots // self._repeats.count)
+        decisions = self._scheduler.decide(places)
+        self.kept_back = 0
+        starts = sum(isinstance(decision, Start) for decision in decisions)
+        if new is None or starts * self._repeats.count <= new:
+            return decisions
+        others = [decision for decision in decisions if not isinstance(decision, Start)]
+        fewer = min(places, len(others) + -(-new // self._repeats.count))
+        chosen: list[Decision] = self._scheduler.decide(fewer) if new else []
+        chosen = [decision for decision in chosen if isinstance(decision, Start)]
+        self.kept_back = self._repeats.count * max(0, starts - len(chosen))
+        return [*others, *chosen]
+
     @property
     def done(self) -> bool:
         """Whether nothing will be started any more."""
         return self._scheduler.done
 
-    def count(self, slots: int) -> int:
+    def count(self, slots: int, *, new: int | None = None) -> int:
         """How many runs `decide` would start or promote in so many slots, as far as that is known before."""
-        decisions = self._scheduler.decide(-(-min(slots, MOST_DECISIONS) // self._repeats.count))
+        decisions = self._decisions(min(slots, MOST_DECISIONS), new=new)
         starts = sum(isinstance(decision, Start) for decision in decisions)
         others = sum(isinstance(decision, Promote | Clone) for decision in decisions)
         if self._settings.max_trials is not None:
             starts = min(starts, max(0, self._settings.max_trials - self._state.configurations))
-        return (starts + others) * self._repeats.count
+        runs = starts * self._repeats.count
+        return (runs if new is None else min(runs, new)) + others * self._repeats.count
 
     def _clone(self, decision: Clone) -> TrialCreated:
         # The scheduler does not know what was added: a clone has what its parent has.

@@ -29,9 +29,15 @@ class ReusingSubmission(Submission):
     def run(self) -> None:
         self.hand_over(surplus=self.throttle.surplus)
         runs, lanes = self._startable, self.sweep.settings.shape.lanes
-        if not runs and not self.planner.done:  # no task need ask for a trial that the budget does not allow
-            self.committer.commit(self.planner.decide(1))
+        held_back = self.quota.refuses or self.planner.kept_back
+        # No task need ask for a trial that the budget does not allow.
+        if not (runs or held_back or self.planner.done):
+            self.committer.commit(self.planner.decide(1, new=self.quota.room))
         self.committer.do(self.throttle.rethrottle(-(-(self.assigner.busy + runs) // lanes)))
+        if self.quota.limited:
+            free = self.throttle.free * lanes + len(self.assigner.free_tasks(now=self.sweep.now))
+            affordable = self._affordable_tasks
+            self.note_quota(free if affordable is None else min(free, affordable * lanes))
         self._submit_tasks(runs, lanes=lanes)
         if self.leaves:
             self.hand_over()
@@ -50,7 +56,7 @@ class ReusingSubmission(Submission):
         affordable, time_s = self._affordable_runs
         free = self.assigner.free_tasks(now=now, leaves=self.leaves)
         free = free if affordable is None else free[:affordable]
-        events = self.planner.decide(max(0, len(free) - len(state.waiting)))
+        events = self.decisions(len(free))
         events += self.submitter.stopped_while_waiting(events)
         assigned = self.assigner.assign(self.submitter.queue(events), free, now=now, time_s=time_s)
         self.before_decisions(events)
@@ -77,7 +83,8 @@ class ReusingSubmission(Submission):
         cap = self.throttle.cap
         most = MOST_TASKS if cap is None else GENERATIONS * cap
         waiting = len(self.submitter.queue())
-        return waiting + self.planner.count(most * self.sweep.settings.shape.lanes - waiting)
+        most *= self.sweep.settings.shape.lanes
+        return waiting + self.planner.count(most - waiting, new=self.quota.room)
 
     def _submit_tasks(self, runs: int, *, lanes: int) -> None:
         """Submit as many tasks more as could be busy with these runs, and some that take their place.

@@ -42,6 +42,9 @@ class ShapedReuse(ShapedSubmission):
         self.committer.do(self.throttle.rethrottle())
         self._leave_surplus()
         allocation = self._settle(more=True)
+        if allocation.complete and not self.exhausted:
+            free = allocation.idle + len(allocation.wanted)
+            self.note_quota(free + self.places(self._room_beside(allocation)))
         self._submit_wanted(allocation)
         if self.leaves:
             self._settle(more=False)

@@ -63,8 +63,9 @@ class ShapedSubmission(Submission):
         due = self._due()
         while self.decide(0 if due.blocked or self.exhausted else self.places(due.room)):
             due = self._due()
-        due = self._due()
-        taken = [] if self.exhausted else due.runs[: self.allowed(len(due.runs), None)]
+        due, exhausted = self._due(), self.exhausted
+        self.note_quota(0 if exhausted or due.blocked else len(due.runs) + self.places(due.room))
+        taken = [] if exhausted else due.runs[: self.allowed(len(due.runs), None)]
         while taken:
             planned = self._plan_arrays(taken)
             self.committer.commit(planned)
@@ -77,7 +78,7 @@ class ShapedSubmission(Submission):
 
     def decide(self, slots: int) -> bool:
         """Have the scheduler decide for so many runs more; whether any came of it."""
-        events: list[AnyEvent] = self.planner.decide(slots)
+        events: list[AnyEvent] = self.planner.decide(slots, new=self.quota.room)
         events += self.submitter.stopped_while_waiting(events)
         self.before_decisions(events)
         self.committer.commit(events)

@@ -12,9 +12,12 @@ from hpcsweep.core.events import (
     BatchPlanned,
     PauseRequested,
     RunId,
+    RunRetried,
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.driver.checkpoint_quota import CheckpointQuota
+from hpcsweep.driver.compaction import CompactionManager
 from hpcsweep.driver.config import SweepContext
 from hpcsweep.driver.effects import (
     Committer,
@@ -48,6 +51,8 @@ class Submission:
     throttle: ThrottleManager
     submitter: Submitter
     budget: GpuBudget
+    quota: CheckpointQuota
+    compaction: CompactionManager
 
     #: The driver leaves after this tick, and no other one comes at once.
     leaves: bool = False
@@ -70,7 +75,7 @@ class Submission:
         self.budget.task_gpus = self.throttle.task_gpus
         free, affordable = self.throttle.free, self._affordable
         new = max(0, free if affordable is None else min(free, affordable))
-        events = self.planner.decide(max(0, new - len(self.sweep.state.waiting)))
+        events = self.decisions(new)
         events += self.submitter.stopped_while_waiting(events)
         runs = self.submitter.queue(events)
         if runs and not self.fits_max_gpus():
@@ -80,15 +85,33 @@ class Submission:
         self.before_decisions(events)
         self.committer.commit([*events, *planned])
         self.after_decisions(events)
+        self.note_quota(new)
         while refused := self.submit(planned):
             self.backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
             planned = self._plan(self.submitter.queue()[: refused // 2], free)
             self.committer.commit(planned)
 
+    def decisions(self, runs: int) -> list[AnyEvent]:
+        """Decisions for so many runs that could begin, with those that wait and have room."""
+        if not self.quota.limited:
+            return self.planner.decide(max(0, runs - len(self.sweep.state.waiting)))
+        waiting = len(self.submitter.queue())
+        return self.planner.decide(max(0, runs - waiting), new=self.quota.room)
+
+    def note_quota(self, runs: int) -> None:
+        """Note what the quota of checkpoints holds back of so many runs that could have begun."""
+        events = self.quota.events(
+            free=runs,
+            kept_back=self.planner.kept_back,
+            removes=lambda: self.compaction.removes,
+            now=self.sweep.now,
+        )
+        self.committer.commit(events)
+
     def before_decisions(self, events: Sequence[AnyEvent]) -> None:
-        # A scheduler changed its mind: checkpoints that are half removed are of no use.
+        # A scheduler or the user changed their mind: checkpoints that are half removed are of no use.
         for event in events:
-            if isinstance(event, TrialPromoted) and event.trial in self.sweep.state.dropping:
+            if isinstance(event, TrialPromoted | RunRetried) and event.trial in self.sweep.state.dropping:
                 self.committer.execute(DiscardCheckpoints(event.trial))
 
     def after_decisions(self, events: Sequence[AnyEvent]) -> None:

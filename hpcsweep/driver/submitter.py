@@ -21,6 +21,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import Run, Trial
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.checkpoint_quota import CheckpointQuota
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import (
     Abandon,
@@ -41,6 +42,7 @@ class Submitter:
     def __init__(
         self,
         state: SweepState,
+        quota: CheckpointQuota,
         *,
         layout: Layout,
         settings: DriverConfig,
@@ -56,6 +58,7 @@ class Submitter:
         self._shapes: dict[str, TaskResources] = {}
         self._monitor = monitor
         self._budget = budget
+        self._quota = quota
         # What the cluster would run again by itself could carry the sweep beyond its budget.
         self._requeue = budget.cap_s is None
         self._clones = clones  # whether trials start from checkpoints of others
@@ -85,7 +88,10 @@ class Submitter:
     # ------------------------------------------------------------------ what waits
 
     def queue(self, events: Sequence[AnyEvent] = ()) -> list[RunId]:
-        """All runs that wait, once these events hold: interrupted ones, promotions, then new trials."""
+        """Runs that wait, once these events hold: interrupted ones, promotions, then new trials.
+
+        Those for whose checkpoints there is no room are left out.
+        """
         ended = {event.run for event in events if isinstance(event, RunFinished)}
         waiting = sorted(
             (run for run in self._state.waiting if run not in ended and not self._is_held_back(run)),
@@ -97,7 +103,7 @@ class Submitter:
             if isinstance(event, TrialPromoted) and not self._state.trials[event.trial].stopped
         ]
         created = [RunId(event.trial, 0) for event in events if isinstance(event, TrialCreated)]
-        return [*waiting, *promoted, *created]
+        return self._quota.admit([*waiting, *promoted, *created])
 
     def _is_held_back(self, run: RunId) -> bool:
         """Whether its batch seems to fail at once: then its runs are submitted again together."""

@@ -154,7 +154,7 @@ def find_changes(spec: SweepSpec, folder: Path, started: SweepStarted | None) ->
             + "".join(f"  {change.line} ({change.refused})\n" for change in refused)
             + "Take the change back, or give another folder with --results, where "
             f"`warm_start: [{folder}]` lets the searcher learn from the results of this one. "
-            "budget, cluster and resources may change at any time."
+            "budget, cluster, resources and store may change at any time."
         )
     return changed
 

@@ -29,6 +29,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.driver import Compactor, Driver, DriverConfig, HostTask, SubprocessCompactor
 from hpcsweep.errors import FolderError, HeldError
+from hpcsweep.schedulers import scheduler_traits
 from hpcsweep.session.algorithms import (
     make_scheduler,
     make_searcher,
@@ -327,6 +328,7 @@ class Session:
     def _driver_config(self, *, resolved: str) -> DriverConfig:
         spec, target = self.spec, self.target
         budget, retries = spec.budget, spec.retries
+        traits = scheduler_traits(spec.scheduler.name)
         return DriverConfig(
             name=spec.name,
             cluster=target.name,
@@ -344,6 +346,9 @@ class Session:
             max_timeouts=retries.timeouts,
             fail_fast=retries.fail_fast,
             minimise=spec.objective.mode == "min",
+            checkpoint_bytes=spec.store.checkpoint_bytes,
+            checkpoint_files=spec.store.checkpoint_files,
+            least_promising_give_way=traits.promotes_any_time and not traits.population,
             keep_all=spec.train.keep == "all",
             growth=space_growth(spec, resolved=resolved),
             idle_s=spec.cluster.idle if target.reuse else None,

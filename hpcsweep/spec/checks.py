@@ -18,7 +18,7 @@ from hpcsweep.core.text import format_value, suggest_name, truncate
 from hpcsweep.core.units import LONGEST_S
 from hpcsweep.errors import SpecError
 from hpcsweep.options import describe_type, is_union
-from hpcsweep.spec.models import Budget, Cluster, NamedOptions, Train
+from hpcsweep.spec.models import Budget, Cluster, NamedOptions, Store, Train
 from hpcsweep.spec.resources import RunNeeds
 from hpcsweep.worker.resuming import placeholders
 
@@ -152,6 +152,15 @@ def check_launcher(
             expected = f"must be at least {processes}, one for each process of a node (train.processes)"
             problems.add("resources.cpus", f"{expected}, got {run.needs.cpus}{run.whose('cpus')}")
             break
+
+
+def check_store(store: Store, train: Train, problems: Problems) -> None:
+    """A quota can only be held where checkpoints are removed."""
+    for key in ("checkpoint_quota", "checkpoint_files"):
+        given = store.plain().get(key)
+        if given is not None and train.keep == "all":
+            expected = "must be left out with train.keep: all, which removes no checkpoint"
+            problems.add(f"store.{key}", f"{expected}, got {given}")
 
 
 def check_constraints(space: Space, problems: Problems) -> bool:

@@ -31,6 +31,7 @@ from hpcsweep.spec.models import (
     Objective,
     Retries,
     SearcherChoice,
+    Store,
     Train,
     cluster_model,
     cluster_problems,
@@ -60,6 +61,7 @@ KEYS: Final = (
     "cluster",
     "budget",
     "retries",
+    "store",
 )
 _EXPECTED: Final = {
     "train": "what to run: function or command",
@@ -182,6 +184,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
     cluster = _read_cluster(data, problems)
     budget = _section(Budget, data, "budget", problems)
     retries = _section(Retries, data, "retries", problems)
+    store = _section(Store, data, "store", problems)
 
     instance = None if scheduler is None else _make_scheduler(scheduler, problems)
     needs: list[RunNeeds] = []
@@ -211,6 +214,8 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
         checks.check_early_stopping(scheduler, instance, stop=bool(stop), repeats=repeats, problems=problems)
         if instance is not None and budget is not None and resources is not None:
             checks.check_end(instance, ends=ends, budget=budget, needs=needs, problems=problems)
+    if store is not None and train is not None:
+        checks.check_store(store, train, problems)
     if cluster is not None:
         known = ["auto", *cluster_names()]
         if cluster.name not in known:
@@ -231,6 +236,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
         or cluster is None
         or budget is None
         or retries is None
+        or store is None
     ):
         return None
     return SweepSpec(
@@ -244,6 +250,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
         cluster=cluster,
         budget=budget,
         retries=retries,
+        store=store,
         stop=stop,
         repeats=repeats,
         enqueue=enqueue,

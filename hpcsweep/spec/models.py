@@ -246,6 +246,20 @@ class Budget(Section):
     """Time after which no further run is started, such as `12h`."""
 
 
+class Store(Section):
+    """Limits of what the sweep keeps on disk."""
+
+    checkpoint_quota: Memory = None
+    """Maximum size of all checkpoints and output folders, such as `500G`. See training.md."""
+    checkpoint_files: Positive | None = None
+    """Maximum number of their files."""
+
+    @property
+    def checkpoint_bytes(self) -> int | None:
+        """`checkpoint_quota` in bytes."""
+        return None if self.checkpoint_quota is None else self.checkpoint_quota << 20
+
+
 class Retries(Section):
     """How often a failed or interrupted run is repeated."""
 

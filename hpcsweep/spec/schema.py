@@ -19,6 +19,7 @@ from hpcsweep.spec.models import (
     Kind,
     Objective,
     Retries,
+    Store,
     Train,
     cluster_model,
 )
@@ -41,6 +42,7 @@ _DESCRIPTIONS: Final = {
     "cluster": "Where the sweep runs, and how much of it it may use.",
     "budget": "Limits of the whole sweep.",
     "retries": "How often a failed or interrupted run is repeated.",
+    "store": "Limits of what the sweep keeps on disk.",
 }
 _SEED: Final = {
     "type": "integer",
@@ -72,6 +74,7 @@ def json_schema() -> dict[str, Any]:
         ("cluster", _cluster()),
         ("budget", _object(Budget)),
         ("retries", _object(Retries)),
+        ("store", _object(Store)),
     ):
         properties[key] = {"anyOf": [section, {"type": "null"}]}
     assert tuple(properties) == KEYS

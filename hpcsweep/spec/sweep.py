@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from hpcsweep.core.cluster_protocol import TaskResources
@@ -23,6 +23,7 @@ from hpcsweep.spec.models import (
     Objective,
     Retries,
     SearcherChoice,
+    Store,
     Train,
 )
 from hpcsweep.spec.parameters import domains_to_yaml, space_to_yaml
@@ -50,6 +51,7 @@ class SweepSpec:
     cluster: Cluster
     budget: Budget
     retries: Retries
+    store: Store = field(default_factory=Store)
     stop: tuple[NamedOptions, ...] = ()
     repeats: int = 1
     enqueue: tuple[Config, ...] = ()
@@ -109,6 +111,7 @@ class SweepSpec:
             "cluster": self.cluster.plain(),
             "budget": self.budget.plain(),
             "retries": self.retries.plain(),
+            **({} if self.store == Store() else {"store": self.store.plain()}),
         }
 
     @functools.cached_property

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, RunId
+from hpcsweep.core.events import CheckpointSizes, Config, FailureKind, Interruption, Outcome, RunId
 from hpcsweep.errors import FolderError, NewerFormatError
 from hpcsweep.store.files import make_dirs, open_regular, read_bytes, write_atomic
 from hpcsweep.store.layout import SMALL_BYTES, BatchLayout, Skipped, decode, regular_files, version_field
@@ -270,6 +270,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         unit_seconds: Wall time of each step between the first and the last report, 0 where unknown.
         host_memory: It ran out of main memory, not of that of a GPU.
         suggestions: What an objective of Optuna suggested otherwise than its configuration has it.
+        checkpoints: What the trial keeps on disk now; None where that was not measured.
     """
 
     trial: int
@@ -295,6 +296,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     unit_seconds: float = 0.0
     host_memory: bool = False
     suggestions: Suggestions | None = None
+    checkpoints: CheckpointSizes | None = None
     version: int = version_field()
 
 

@@ -105,13 +105,29 @@ class ResultsFolder:
     @cached_property
     def budget(self) -> dict[str, Any]:
         """`budget` in the folder's sweep.yaml; empty if there is none, or it cannot be read."""
+        return self._section("budget")
+
+    @cached_property
+    def checkpoint_quota(self) -> dict[str, int | None]:
+        """Bytes and files of `store` in the folder's sweep.yaml; None where there is no limit."""
+        from hpcsweep.core.units import parse_memory
+
+        store = self._section("store")
+        size, files = store.get("checkpoint_quota"), store.get("checkpoint_files")
+        most = None
+        with contextlib.suppress(ValueError):
+            most = None if size is None else parse_memory(size) << 20
+        return {"bytes": most, "files": files if isinstance(files, int) else None}
+
+    def _section(self, name: str) -> dict[str, Any]:
+        """A section of the folder's sweep.yaml; empty if there is none, or it cannot be read."""
         from hpcsweep.spec.yaml_io import read_yaml
 
         try:
-            budget = read_yaml(self.layout.spec).get("budget")
+            section = read_yaml(self.layout.spec).get(name)
         except SpecError:
             return {}
-        return budget if isinstance(budget, dict) else {}
+        return section if isinstance(section, dict) else {}
 
     def running(self) -> int:
         """Submitted runs that have begun and have no result yet: two readdirs for each live batch."""
@@ -166,6 +182,7 @@ class ResultsFolder:
             "detached": state.detached.cluster if state.detached else None,
             "tick_jobs": [batch.tick_job for batch in state.live.values() if batch.tick_job],
             "hindered": blocked_batches(state),
+            "quota_reached": state.quota_reached.message if state.quota_reached and not state.ended else None,
             "limited": (state.submit_limit or None) if state.ended is None else None,
             "clocks": self.clock_skews,
             "cluster_said": cluster_errors(state) if state.ended is None else [],
@@ -180,6 +197,7 @@ class ResultsFolder:
             "queue_waits": queue_waits(state),
             "failed_by": failure_counts(state),
             "checkpoints": self.checkpoints(),
+            "checkpoint_quota": self.checkpoint_quota,
             "best": best_of(state),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),
             "run_hours": round(state.spent_s / 3600, 6),

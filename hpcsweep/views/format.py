@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from hpcsweep.core.models import SIMULATION_BEGINS_S
 from hpcsweep.core.outcomes import FACTS, FailureKind, Interruption
 from hpcsweep.core.state import SweepState
-from hpcsweep.core.text import format_value, plural
+from hpcsweep.core.text import format_bytes, format_value, plural
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.folder import best_of
 from hpcsweep.views.health import (
@@ -42,16 +42,6 @@ def share(part: float, whole: float) -> str:
     if 0 < percent < 0.1:
         return "<0.1%"
     return f"{percent:.1f}%" if 0 < percent < 10 else f"{percent:.0f}%"
-
-
-def size(count: int) -> str:
-    """Bytes as `812 B`, `1.5 MB`, `82 GB`; powers of 1000, as quotas and `ls` have them."""
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if value < 999.5:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.3g} {unit}"
 
 
 def listing(items: Sequence[object]) -> str:
@@ -168,21 +158,28 @@ def bracket_text(rungs: Sequence[RungCount]) -> str:
     return " > ".join(map(rung_text, rungs))
 
 
-def checkpoints_text(checkpoints: Mapping[str, int]) -> str:
+def checkpoints_text(checkpoints: Mapping[str, int], quota: Mapping[str, int | None] | None = None) -> str:
     """What checkpoints take, and of how many trials they were removed; empty if there never were any."""
     removed = checkpoints["removed_trials"]
     if not checkpoints["files"] and not removed:
         return ""
+    most = quota or {}
     text = (
-        f"{size(checkpoints['bytes'])} in {plural(checkpoints['files'], 'file')} "
+        f"{format_bytes(checkpoints['bytes'])}{_of(most.get('bytes'), format_bytes)} in "
+        f"{plural(checkpoints['files'], 'file')}{_of(most.get('files'), '{:,}'.format)} "
         f"of {plural(checkpoints['trials'], 'trial')}"
     )
     return f"{text}; {removed_text(removed, checkpoints['removed_bytes'])}" if removed else text
 
 
+def _of(most: int | None, text: Callable[[int], str]) -> str:
+    """What a quota allows; empty without one."""
+    return "" if most is None else f" (of {text(most)})"
+
+
 def removed_text(trials: int, count: int) -> str:
     """That checkpoints of so many trials, `count` bytes, are gone."""
-    return f"those of {plural(trials, 'trial')} that could not go on were removed ({size(count)})"
+    return f"those of {plural(trials, 'trial')} that could not go on were removed ({format_bytes(count)})"
 
 
 def driver_text(state: SweepState, driver: ProcessId | None, liveness: Liveness | None) -> str:
@@ -246,6 +243,8 @@ def warning_lines(state: SweepState, *, now: float) -> list[str]:
     lines = [f"cannot start: {batch['reason']}" for batch in blocked_batches(state)]
     for error in cluster_errors(state):
         lines.append(f"{error['means']} (since {timestamp(error['at'])}): {error['words']}")
+    if state.quota_reached is not None:
+        lines.append(f"waits for room: {state.quota_reached.message}")
     if state.submit_limit:
         lines.append(f"waits for its turn: {state.submit_limit}")
     lines += [

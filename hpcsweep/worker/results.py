@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hpcsweep.core.events import Outcome
+from hpcsweep.core.events import CheckpointSizes, Outcome
 from hpcsweep.errors import NewerFormatError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
@@ -93,4 +93,12 @@ def make_result(
         unit_seconds=unit_seconds,
         host_memory=outcome.host_memory,
         suggestions=suggestions,
+        checkpoints=measure(trial, newest),
     )
+
+
+def measure(trial: TrialLayout, newest: checkpoints.Checkpoint | None) -> CheckpointSizes:
+    """What the trial keeps in checkpoints and output folder, and in its newest checkpoint alone."""
+    kept = checkpoints.disk_usage(trial.checkpoints, trial.output)
+    alone = checkpoints.disk_usage(newest.path) if newest is not None else checkpoints.DiskUsage(0, 0)
+    return CheckpointSizes(kept.bytes, kept.files, alone.bytes, alone.files)

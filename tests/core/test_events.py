@@ -19,7 +19,9 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    CheckpointQuotaReached,
     CheckpointsDropped,
+    CheckpointSizes,
     CheckpointsRemoved,
     ClusterMessage,
     ConfigsEnqueued,
@@ -306,6 +308,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             warning="it trained on",
             peak_mib=312,
             unit_seconds=0.25,
+            checkpoints=CheckpointSizes(200, 4, 100, 2),
         ),
         {
             "event": "run_finished",
@@ -329,6 +332,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "warning": "it trained on",
             "peak_mib": 312,
             "unit_seconds": 0.25,
+            "checkpoints": [200, 4, 100, 2],
         },
     ),
     (
@@ -353,6 +357,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             unit_seconds=0.25,
             mem_mib=200,
             guessed=True,
+            checkpoints=CheckpointSizes(200, 4, 100, 2),
         ),
         {
             "event": "run_interrupted",
@@ -376,6 +381,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "unit_seconds": 0.25,
             "mem_mib": 200,
             "guessed": True,
+            "checkpoints": [200, 4, 100, 2],
         },
     ),
     (
@@ -396,6 +402,10 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     (
         CheckpointsRemoved((3, 5), had_files=(3,), files=2, bytes=1024),
         {"event": "checkpoints_removed", "trials": [3, 5], "had": [3], "files": 2, "bytes": 1024},
+    ),
+    (
+        CheckpointQuotaReached(7.5, "58 MB held", bytes=58, files=2),
+        {"event": "checkpoint_quota_reached", "at": 7.5, "message": "58 MB held", "bytes": 58, "files": 2},
     ),
 ]
 

@@ -47,12 +47,20 @@ SPACE = Space((Parameter("x", Float(0.0, 1.0)),), ())
 class Sweep:
     """A sweep whose runs end in any order; what may be removed is removed at once.
 
-    It fails as soon as a trial goes on whose checkpoint was removed, or the best one's was.
+    It fails as soon as a trial goes on whose checkpoint was removed, or the best one's was. Where room is
+    `short`, what only a retry or an extension could go on with is removed as well.
     """
 
     def __init__(
-        self, scheduler: Scheduler, *, seed: int = 0, repeats: int = 1, failing: float = 0.0
+        self,
+        scheduler: Scheduler,
+        *,
+        seed: int = 0,
+        repeats: int = 1,
+        failing: float = 0.0,
+        short: bool = False,
     ) -> None:
+        self.short = short
         self.chance = random.Random(seed)
         self.failing = failing
         self.scheduler = scheduler
@@ -69,14 +77,14 @@ class Sweep:
         if told is not None:
             self.scheduler.apply(told)
         self.retention.apply(event)
-        if self.retention.removable:
-            trials = tuple(self.retention.removable)
+        if trials := (*self.retention.removable, *(self.retention.spare() if self.short else ())):
             self.happen(CheckpointsDropped(trials))
             self.happen(CheckpointsRemoved(trials, trials, len(trials), 10 * len(trials)))
         best = self.state.best
         assert best is None or best.trial not in self.state.dropped, "the best was removed"
         for trial in self.state.trials:
-            if not trial.stopped and trial.runs[-1].status.value in ("failed", "waiting", "submitted"):
+            needed = ("waiting", "submitted") if self.short else ("failed", "waiting", "submitted")
+            if not trial.stopped and trial.runs[-1].status.value in needed:
                 assert trial.trial not in self.state.dropped, f"trial {trial.trial} may go on"
 
     def decide(self, slots: int) -> None:
@@ -170,6 +178,20 @@ def test_removed_checkpoints_are_never_needed_again(name: str, seed: int) -> Non
     sweep = Sweep(SCHEDULERS[name](), seed=seed, failing=failing).play(retries=seed % 4 * 3)
     replayed = SweepState.replay(sweep.events)
     assert (replayed.dropped, replayed.dropping) == (sweep.state.dropped, {})
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("seed", range(6))
+def test_where_room_is_short_only_the_best_and_what_may_be_promoted_stay(name: str, seed: int) -> None:
+    failing = 0.3 if seed % 2 else 0.0
+    sweep = Sweep(SCHEDULERS[name](), seed=seed, failing=failing, short=True).play()
+    best, held = sweep.state.best, set(sweep.held)
+    assert best is not None
+    final = {trial for trial in held if sweep.retention.is_final(trial)}
+    failed = {trial for trial in held if sweep.state.trials[trial].runs[-1].status.value == "failed"}
+    assert failed <= {best.trial}
+    assert len(final) <= 1, "what is the best unless that is retried"
+    assert held == final | failed or name.startswith("asha"), "which has no more to promote than it did"
 
 
 @pytest.mark.parametrize("name", ["fifo", "halving", "hyperband", "asha"])

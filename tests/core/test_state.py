@@ -18,6 +18,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    CheckpointQuotaReached,
     CheckpointsDropped,
     CheckpointsRemoved,
     ClusterMessage,
@@ -148,6 +149,8 @@ def test_a_new_state_is_empty() -> None:
         "dropping": {},
         "first_errors": {"message": "", "over": False, "trials": {}},
         "checkpoint_bytes_removed": 0,
+        "checkpoints": {"sizes": {}, "unmeasured": {}, "measured": (0, 0), "recent": []},
+        "quota_reached": None,
         "without_checkpoint": [],
         "from_scratch": [],
         "retrained": [],
@@ -668,6 +671,7 @@ def story() -> list[AnyEvent]:
         FilesCompacted("1-1", (RunId(0, 0), RunId(1, 0)), ("a", "b")),
         CheckpointsDropped((0,)),
         CheckpointsRemoved((0,), (0,), 1, 7),
+        CheckpointQuotaReached(13.0, "7 B held", 7, 1),
     ]
 
 

@@ -25,6 +25,7 @@ from hpcsweep.spec.models import (
     Cluster,
     Objective,
     Retries,
+    Store,
     Train,
     cluster_model,
 )
@@ -116,7 +117,7 @@ def _parameters() -> Iterator[Class]:
 
 
 def _sections() -> Iterator[Class]:
-    for model in (Train, Objective, Resources, Budget, Retries):
+    for model in (Train, Objective, Resources, Budget, Retries, Store):
         fields = [
             field._replace(type=WIDER.get((model.__name__, field.name), field.type))
             for field in _fields(model)

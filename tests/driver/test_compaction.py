@@ -27,6 +27,7 @@ from hpcsweep.core.events import (
     SweepOutcome,
 )
 from hpcsweep.driver import Compactor, Driver, DriverConfig, SubprocessCompactor, compaction
+from hpcsweep.driver.checkpoint_quota import CheckpointQuota
 from hpcsweep.driver.compaction import CompactionManager
 from hpcsweep.driver.effects import Compact, Step
 from hpcsweep.schedulers.asha import ASHA
@@ -48,7 +49,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import Request, write_request
 from tests.compacted import batch_files
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompactor, quadratic
-from tests.driver.states import submitted, sweep_of
+from tests.driver.states import SETTINGS, submitted, sweep_of
 from tests.driver.sweeps import (
     SPACE,
     STARTED,
@@ -345,7 +346,10 @@ class Sweep:
     def __init__(self, root: Path, *, at: int = 100) -> None:
         self.state = sweep_of(2)
         self.compaction_state = CompactionState()
-        self.manager = CompactionManager(self.state, self.compaction_state, None, layout=Layout(root), at=at)
+        quota = CheckpointQuota(self.state, settings=SETTINGS, clones=False)
+        self.manager = CompactionManager(
+            self.state, self.compaction_state, None, quota, layout=Layout(root), at=at
+        )
         history = [
             *submitted("b1", [0]),
             RunFinished(0, 0, Outcome.COMPLETED, value=0.5, step=9, batch="b1", started=7.0, seconds=2.0),

@@ -29,6 +29,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import HostTask
+from hpcsweep.driver.checkpoint_quota import CheckpointQuota
 from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.lifecycle import GpuBudget
 from hpcsweep.driver.observer import Sighting
@@ -48,6 +49,7 @@ def submitter_of(state: SweepState, *, clones: bool = False) -> Submitter:
     monitor = monitor_of(state, settings)
     return Submitter(
         state,
+        CheckpointQuota(state, settings=settings, clones=clones),
         layout=LAYOUT,
         settings=settings,
         monitor=monitor,

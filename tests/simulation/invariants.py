@@ -17,6 +17,7 @@ from hpcsweep.core.events import (
     CheckpointsDropped,
     Config,
     Outcome,
+    PauseRequested,
     RunFinished,
     RunId,
     RunRetried,
@@ -29,6 +30,7 @@ from hpcsweep.core.protocols import BracketPlan
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets, top_k
 from hpcsweep.simulation import simulate
+from hpcsweep.spec.models import Store
 from hpcsweep.store.compaction import read_tables
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
@@ -173,13 +175,19 @@ def no_report_is_lost(fault_run: FaultRun) -> None:
 
 
 def no_checkpoint_is_removed_that_is_needed(fault_run: FaultRun) -> None:
-    """A trial whose checkpoints were dropped never trains again, gives none away and is not the best."""
+    """A trial whose checkpoints were dropped never trains again, gives none away and is not the best.
+
+    Under a quota those of failed trials go, too, which may be retried from scratch.
+    """
+    limited = fault_run.spec.store != Store()
     dropped: set[int] = set()
     for event in fault_run.events:
         match event:
             case CheckpointsDropped():
                 assert not dropped & set(event.trials), "removed twice"
                 dropped |= set(event.trials)
+            case RunRetried() if limited:
+                dropped.discard(event.trial)
             case TrialPromoted() | RunRetried():
                 assert event.trial not in dropped, f"trial {event.trial} goes on without its checkpoint"
             case TrialCreated():
@@ -193,10 +201,22 @@ def no_checkpoint_is_removed_that_is_needed(fault_run: FaultRun) -> None:
     state = fault_run.driver.state
     assert state.best is None or state.best.trial not in dropped
     assert (state.dropped, state.dropping) == (dropped, {})
-    if fault_run.schedule.compact_at is None:
+    if fault_run.schedule.compact_at is None and not limited:
         assert not dropped
     else:
         assert fault_run.driver.retention.removable == {}
+
+
+def the_quota_of_checkpoints_held(fault_run: FaultRun) -> None:
+    """At no moment more was held, and nothing waited in vain: no sweep was paused for it."""
+    store = fault_run.spec.store
+    if store.checkpoint_bytes is None:
+        return
+    state = SweepState()
+    for event in fault_run.events:
+        state.apply(event)
+        assert state.checkpoints.held.bytes <= store.checkpoint_bytes
+        assert not isinstance(event, PauseRequested) or "store." not in event.reason, event.reason
 
 
 def what_has_ended_is_compacted(fault_run: FaultRun) -> None:
@@ -245,6 +265,7 @@ ALWAYS = (
     the_cost_is_right,
     no_report_is_lost,
     no_checkpoint_is_removed_that_is_needed,
+    the_quota_of_checkpoints_held,
     what_has_ended_is_compacted,
 )
 

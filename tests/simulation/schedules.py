@@ -68,6 +68,7 @@ def schedule_of(seed: int) -> Schedule:
         overrides.append(f"cluster.max_gpus={lanes * chance.one_of(1, 3, 4, 8)}")
     if chance(0.15) and kind in (_fifo, _halving, _hyperband, _asha):
         overrides.append("repeats=2")
+    overrides += _quota(_Chance(default_rng([seed, 13])), wide=kind is _pbt or "repeats=2" in overrides)
     if chance(0.3):
         overrides += [f"resources.time={chance.one_of('1m', '2m', '5m')}", "cluster.signal=10"]
         if chance(0.7):
@@ -95,6 +96,14 @@ def _reuse(chance: _Chance) -> list[str]:
     if chance(0.5):
         options.append(f"cluster.task_time={chance.one_of('2m', '3m', '10m')}")
     return options
+
+
+def _quota(chance: _Chance, *, wide: bool) -> list[str]:
+    """Drawn apart, too: a third of the schedules has no room for all checkpoints, but for those it needs."""
+    if not chance(0.33):
+        return []
+    quota = chance.one_of(26, 40) if wide else chance.one_of(12, 14, 20)
+    return ["cluster.simulated.checkpoint_size=1M", f"store.checkpoint_quota={quota}M"]
 
 
 def _file_faults(chance: _Chance) -> dict[str, int]:

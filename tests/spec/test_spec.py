@@ -1127,6 +1127,25 @@ def _this_module() -> ModuleType:
 # --------------------------------------------------------------------------- quantities and YAML
 
 
+def test_a_quota_for_checkpoints_is_written_only_where_there_is_one(load: Load) -> None:
+    assert "store" not in load(SHORT).resolved()
+    spec = load(SHORT, "store={checkpoint_quota: 1.5T, checkpoint_files: 1e5}")
+    assert (spec.store.checkpoint_bytes, spec.store.checkpoint_files) == (1536 << 30, 100_000)
+    assert spec.resolved()["store"] == {"checkpoint_quota": "1536G", "checkpoint_files": 100_000}
+    assert spec.identity() == load(SHORT).identity()
+
+
+def test_a_quota_without_a_unit_or_beside_keep_all_is_refused(problems: Problems) -> None:
+    (problem,) = problems(SHORT, "store.checkpoint_quota=500")
+    assert problem.endswith("quota: must be a size with its unit such as 500M or 16G, got 500")
+    limits = ["store.checkpoint_quota=500G", "store.checkpoint_files=9"]
+    must = "must be left out with train.keep: all, which removes no checkpoint"
+    assert problems(SHORT, *limits, "train.keep=all") == [
+        f"--set {limits[0]}: store.checkpoint_quota: {must}, got 500G",
+        f"--set {limits[1]}: store.checkpoint_files: {must}, got 9",
+    ]
+
+
 @pytest.mark.parametrize(("text", "number"), [("false", 0), ("0", 0), ("1", 1), ("12", 12)])
 def test_fail_fast_is_a_number_or_off(load: Load, text: str, number: int) -> None:
     spec = load(DOCUMENTED, f"retries.fail_fast={text}")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.core.events import CheckpointSizes, FailureKind, Interruption, Outcome
+from hpcsweep.store.checkpoints import disk_usage
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -57,6 +58,8 @@ def test_a_promoted_run_trains_only_the_difference(bench: Bench) -> None:
     result = bench.work(task=1)
     assert bench.trained() == list(range(1, 10))
     assert (result.start, result.step, result.value) == (3, 9, 1 / 9)
+    files, size = disk_usage(bench.trial().checkpoint(9))
+    assert result.checkpoints == CheckpointSizes(size, files, size, files)
 
 
 def test_a_run_without_own_checkpoint_starts_from_its_parents(bench: Bench) -> None:

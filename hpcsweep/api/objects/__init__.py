@@ -43,5 +43,6 @@ __all__ = [
     "Simulated",
     "Slurm",
     "Sobol",
+    "Store",
     "Train",
 ]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hpcsweep.api.parts import Section
 
-__all__ = ["Budget", "Objective", "Resources", "Retries", "Train"]
+__all__ = ["Budget", "Objective", "Resources", "Retries", "Store", "Train"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,3 +152,17 @@ class Retries(Section):
     infrastructure: int = 5
     timeouts: int | None = None
     fail_fast: int | Literal[False] = 5
+
+
+@dataclass(frozen=True, repr=False)
+class Store(Section):
+    """Limits of what the sweep keeps on disk.
+
+    Attributes:
+        checkpoint_quota: Maximum size of all checkpoints and output folders, such as `500G`. See training.md.
+        checkpoint_files: Maximum number of their files.
+    """
+
+    _: KW_ONLY
+    checkpoint_quota: str | None = None
+    checkpoint_files: int | None = None

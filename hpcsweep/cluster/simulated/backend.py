@@ -20,6 +20,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.options import (
     ArrayUsage,
     Hundreds,
+    Memory,
     Positive,
     Rate,
     Seconds,
@@ -56,6 +57,8 @@ class SimulatedOptions(Section):
     """Durations of runs are multiplied by factors between 1 and this, drawn log-uniformly."""
     checkpoint_every: Positive = 1
     """Units between two checkpoints; there is one at the end of each run too."""
+    checkpoint_size: Memory = None
+    """What a trial's checkpoint takes, such as `2G`, for `store.checkpoint_quota`; nothing if not given."""
     preemptions: Rate = 0.0
     """How often a task is preempted, per hour that it runs."""
     requeue: bool = True

@@ -13,7 +13,7 @@ import msgspec
 from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.faults import FaultSampler
-from hpcsweep.core.events import Config, Interruption, Outcome
+from hpcsweep.core.events import CheckpointSizes, Config, Interruption, Outcome
 from hpcsweep.store.batch import Header, ManifestRun, Program, Result
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout, Layout
@@ -216,6 +216,7 @@ class Task:
             gpu_seconds=seconds * header.gpus / header.lanes,
             started=training.began,
             unit_seconds=training.unit_s if step > training.start + 1 else 0.0,
+            checkpoints=self._shared.trainings.sizes(step),
         )
 
     def _write(self, n: int, result: Result) -> None:
@@ -311,6 +312,11 @@ class TrainingModel:
         if newest:
             self._reached[training.run.trial] = newest
         return newest
+
+    def sizes(self, step: int) -> CheckpointSizes:
+        """What a trial keeps that has its newest checkpoint at this step."""
+        size = (self._options.checkpoint_size or 0) << 20 if step else 0
+        return CheckpointSizes(size, int(size > 0), size, int(size > 0))
 
     def objective(self, run: ManifestRun, step: int) -> float:
         """The objective after that step."""
