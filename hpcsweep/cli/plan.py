@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import typer
 
+from hpcsweep.cli.plan_shapes import print_scripts, print_shapes
 from hpcsweep.cli.progress import plan_of, remaining_work
 from hpcsweep.cli.terminal import errors_exit, hide, prefix_errors
 from hpcsweep.core.cluster_protocol import Batch
@@ -26,6 +27,7 @@ from hpcsweep.session.program import example_command
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target, check_inherited
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
+from hpcsweep.spec.resources import rungs_of
 from hpcsweep.views.format import duration
 from hpcsweep.views.progress import SweepProgress
 
@@ -77,6 +79,9 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
         typer.echo(f"command of a run, for example: {example_command(spec, session.layout.root)}")
     found = make_scheduler(spec).plan(spec.budget.trials)
     largest = _brackets(spec, target, found, held_gpus=held.gpus)
+    if target.kinds:
+        print_scripts(session, print_shapes(spec, target, rungs_of(make_scheduler(spec), found)))
+        return found
     if target.reuse:
         _tasks(spec, target, found, held_gpus=held.gpus)
     with prefix_errors(source):
@@ -134,6 +139,8 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
     if most_trials is not None and (found.iterations is None or most_trials < trials):
         typer.echo(f"budget.trials ends it after {plural(most_trials, 'trial')}")
     shape = target.shape
+    if target.kinds:
+        return
     if spec.largest_run.time_s is not None:
         gpus = max(spec.largest_run.total_gpus, -(-held_gpus // shape.lanes))
         hours = runs * (gpus or 1) * spec.largest_run.time_s / 3600

@@ -378,9 +378,9 @@ def _contexts(resources: RunResources, space: Space, plan: SchedulerPlan | None)
                 yield RunContext(config, resource, start, rung, attempt)
 
 
-def rungs_of(scheduler: Scheduler) -> SchedulerPlan:
-    """Its plan with the rungs that a trial goes through, however many there will be."""
-    plan = scheduler.plan()
+def rungs_of(scheduler: Scheduler, plan: SchedulerPlan | None = None) -> SchedulerPlan:
+    """Its plan (or this one) with the rungs that a trial goes through, however many there will be."""
+    plan = scheduler.plan() if plan is None else plan
     return plan if plan.brackets else scheduler.plan(1)
 
 

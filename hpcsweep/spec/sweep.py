@@ -198,16 +198,22 @@ class SweepSpec:
         return tuple(largest_need(by_gpus[gpus]) for gpus in sorted(by_gpus))
 
     def task_shape(
-        self, *, reuse: bool, run: TaskResources | None = None, lanes: int | None = None
+        self,
+        *,
+        reuse: bool,
+        run: TaskResources | None = None,
+        lanes: int | None = None,
+        turns: int | None = None,
     ) -> TaskResources:
         """Resources of one array task: those of a run, or with `reuse` of as many as it does at a time.
 
-        Of this `run`, else of one that is enough for any.
+        Of this `run`, else of one that is enough for any; with `reuse` it does `turns` of them, if given.
         """
         run = run or self.largest_run
         if not reuse:
             return run
-        return reused_task(run, lanes=lanes or self.cluster.concurrent, task_time_s=self.cluster.task_time)
+        lanes = lanes or self.cluster.concurrent
+        return reused_task(run, lanes=lanes, task_time_s=self.cluster.task_time, runs=turns)
 
 
 def _metric_file(given: MetricsFile) -> MetricFile:

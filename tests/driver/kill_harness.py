@@ -11,7 +11,7 @@ again and again. With a STRIDE of 3 only a third of all that is tried.
 
 The sweep is `whole`, of 22 runs, or `compacted`, of 6 runs that are compacted bit by bit meanwhile, and
 whose checkpoints are removed as they become useless. In `reused` and `reused-compacted` tasks keep their
-GPUs and do run after run.
+GPUs and do run after run. In `shaped` and `reused-shaped` runs need one or two GPUs, by their configuration.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ import pandas  # noqa: F401 -- once, and not in every process anew
 import pyarrow.parquet  # noqa: F401
 
 from hpcsweep import load
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import AnyEvent, TrialCreated
+from hpcsweep.core.expressions import Expression
+from hpcsweep.core.run_resources import RunResources
 from hpcsweep.driver import compaction
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.batch import Result
@@ -50,6 +53,12 @@ OPERATIONS = (
 )
 #: Opening a file to read it changes nothing; folders are opened to be synced.
 _NOT_READING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_DIRECTORY
+SHAPED: Final[dict[str, Any]] = {
+    "max_gpus": 4,
+    "shape": TaskResources(gpus=2, time_s=600),
+    "smallest": TaskResources(gpus=1, time_s=600),
+    "resources": RunResources(gpus=Expression("1 if x < 0.4 else 2"), time_s=Expression("600 * (rung + 1)")),
+}
 #: So often that a small sweep is compacted several times.
 COMPACT_AT = 6
 MERGE_ABOVE = 1
@@ -90,6 +99,8 @@ class Killer:
         return wrapped
 
 
+#: Options of `session` by what is in the name of a sweep.
+KINDS: Final = {"compact": "compacted", "reuse": "reused", "shaped": "shaped"}
 BEFORE: Final = {name: getattr(os, name) for name in OPERATIONS}
 
 
@@ -123,7 +134,15 @@ def copy(folder: Path, target: Path) -> None:
     shutil.copytree(folder, target, symlinks=True)
 
 
-def session(folder: Path, at: int | None, *, compact: bool, reuse: bool, copies: Path | None = None) -> int:
+def session(
+    folder: Path,
+    at: int | None,
+    *,
+    compact: bool,
+    reuse: bool,
+    shaped: bool,
+    copies: Path | None = None,
+) -> int:
     """One driver session; the number of points that it passed."""
     killer = Killer(folder, at, copies)
     cluster = FolderCluster(
@@ -146,6 +165,7 @@ def session(folder: Path, at: int | None, *, compact: bool, reuse: bool, copies:
             compact=compact,
             compact_at=COMPACT_AT,
             idle_s=60.0 if reuse else None,
+            **(SHAPED if shaped else {}),
         )
     finally:
         for name in OPERATIONS:
@@ -162,21 +182,19 @@ class Trial:
 
     Args:
         folder: Of one sweep.
-        compact: Whether it is compacted.
-        reuse: Whether its tasks keep their GPUs.
+        options: Of `session`.
     """
 
-    def __init__(self, folder: Path, *, compact: bool, reuse: bool) -> None:
+    def __init__(self, folder: Path, **options: bool) -> None:
         self._folder = folder
-        self._compact = compact
-        self._reuse = reuse
+        self._options = options
 
     def session(self, at: int | None, *, copies: Path | None = None) -> bool:
         """True if it ended by itself, and left what came of the sweep."""
         pid = os.fork()
         if pid == 0:
             try:
-                points = session(self._folder, at, compact=self._compact, reuse=self._reuse, copies=copies)
+                points = session(self._folder, at, copies=copies, **self._options)
                 found = {"points": points} | outcome(self._folder)
                 (self._folder / "outcome.json").write_text(json.dumps(found))
             except BaseException as error:
@@ -257,7 +275,7 @@ def main(root: Path, sweep: str, stride: int) -> dict[str, Any]:
     gc.freeze()
     gc.disable()
     root.mkdir(exist_ok=True)
-    options = {"compact": "compacted" in sweep, "reuse": "reused" in sweep}
+    options = {name: key in sweep for name, key in KINDS.items()}
     compaction.MERGE_ABOVE = MERGE_ABOVE  # type: ignore[misc]
     sweep_folder, copies = root / "sweep", root / "copies"
     copies.mkdir()

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.effort import by_effort
 
 ROOT = Path(__file__).parents[2]
@@ -15,10 +17,10 @@ ROOT = Path(__file__).parents[2]
 STRIDE = by_effort(4, 1, ci=1)
 
 
-def killed_everywhere(folder: Path, sweep: str) -> dict[str, Any]:
+def killed_everywhere(folder: Path, sweep: str, *, stride: int = STRIDE) -> dict[str, Any]:
     # In a process of its own: it forks, which a process with threads must not.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.driver.kill_harness", str(folder), sweep, str(STRIDE)],
+        [sys.executable, "-m", "tests.driver.kill_harness", str(folder), sweep, str(stride)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -39,6 +41,16 @@ def test_a_driver_killed_at_every_point_leads_to_the_same_sweep(tmp_path: Path) 
 
 def test_a_driver_killed_at_every_point_of_a_hand_over_gives_each_run_to_one_task(tmp_path: Path) -> None:
     found = killed_everywhere(tmp_path, "reused")
+    assert found["differing"] == {}
+    assert found["points"] > 150
+    assert (found["runs"], found["parts"]) == (22, [])
+
+
+@pytest.mark.parametrize("sweep", ["shaped", "reused-shaped"])
+def test_a_driver_killed_where_runs_have_different_shapes_leads_to_the_same_sweep(
+    tmp_path: Path, sweep: str
+) -> None:
+    found = killed_everywhere(tmp_path, sweep, stride=3 * STRIDE)
     assert found["differing"] == {}
     assert found["points"] > 150
     assert (found["runs"], found["parts"]) == (22, [])
