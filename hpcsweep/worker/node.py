@@ -63,7 +63,8 @@ def launcher_command(
             "accelerate", ["-m", "accelerate.commands.launch"], "accelerate", plan.python, environ
         )
         options = [
-            *(["--multi_gpu"] if plan.size > 1 else []),
+            # Without a config of its user's it would start one process, where it sees less than two GPUs.
+            *(["--multi_gpu"] if plan.size > 1 and not _has_accelerate_config(environ) else []),
             f"--num_machines={plan.nodes}",
             f"--machine_rank={node}",
             f"--num_processes={plan.size}",
@@ -72,6 +73,13 @@ def launcher_command(
             "--no_python",
         ]
     return [*program, *options, *rank] if program else None
+
+
+def _has_accelerate_config(environ: Mapping[str, str]) -> bool:
+    """Whether `accelerate config` was run, which says how to train (FSDP, DeepSpeed, ...)."""
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME", "~"), ".cache")
+    home = environ.get("HF_HOME") or os.path.join(cache, "huggingface")
+    return os.path.isfile(os.path.join(os.path.expanduser(home), "accelerate", "default_config.yaml"))
 
 
 def _program(

@@ -273,19 +273,26 @@ def test_ranks_are_started_by_what_reaches_their_nodes() -> None:
         launcher_arguments(plan("torchrun"), path, {})
 
 
-def test_torchrun_and_accelerate_are_told_where_all_ranks_are() -> None:
+def test_torchrun_and_accelerate_are_told_where_all_ranks_are(tmp_path: Path) -> None:
     torchrun = launcher_command(plan("torchrun"), ["rank"], node=1, environ={})
     assert torchrun == [
         *(sys.executable, "-m", "torch.distributed.run"),
         *("--nnodes=2", "--node-rank=1", "--nproc-per-node=4"),
         *("--master-addr=n1", "--master-port=20000", "--no-python", "rank"),
     ]
-    accelerate = launcher_command(plan("accelerate"), ["rank"], node=1, environ={})
-    assert accelerate == [
+    home = {"HF_HOME": str(tmp_path)}
+    accelerate = launcher_command(plan("accelerate"), ["rank"], node=1, environ=home)
+    expected = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
         *("--num_machines=2", "--machine_rank=1", "--num_processes=8"),
         *("--main_process_ip=n1", "--main_process_port=20000", "--no_python", "rank"),
     ]
+    assert accelerate == expected
+    config = tmp_path / "accelerate" / "default_config.yaml"
+    config.parent.mkdir()
+    config.touch()  # it says how to train, and a flag would override it
+    expected.remove("--multi_gpu")
+    assert launcher_command(plan("accelerate"), ["rank"], node=1, environ=home) == expected
     elsewhere = msgspec.structs.replace(plan("torchrun"), python="/other/python")
     assert launcher_command(elsewhere, ["rank"], node=0, environ={"PATH": ""}) is None
 
