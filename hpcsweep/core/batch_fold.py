@@ -153,7 +153,9 @@ class BatchFold(SweepFacts):
         elif any(other.made_progress for other in self.live.values()):
             pass  # others do well with the same
         elif event.message or batch.endings or not batch.reuse:
-            self.failed_batches_in_a_row += 1
+            if batch.name not in self._failed_beside:  # those submitted together fail together
+                self.failed_batches_in_a_row += 1
+                self._failed_beside = set(self.live)
             self.last_batch_failure = event.message or batch.last_message
 
     def _wait(self, run: Run) -> None:

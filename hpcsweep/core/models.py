@@ -216,7 +216,8 @@ class SweepFacts(EventFold):
         counts: Number of runs in each status.
         spent_gpu_s: GPU-seconds over all attempts that have ended.
         interrupted: How often attempts were interrupted, by why.
-        failed_batches_in_a_row: Newest batches that all ended within seconds and without a result;
+        failed_batches_in_a_row: Newest batches, each submitted after the one before, that all ended within
+            seconds and without a result;
             `last_batch_failure`: the last error message among them.
         first_errors: What its first runs ended with, since it was started or resumed.
         excluded: Nodes that batches stay away from, with the event that says until when.
@@ -267,6 +268,8 @@ class SweepFacts(EventFold):
         self.interrupted: Counter[Interruption] = Counter()
         self.failed_batches_in_a_row = 0
         self.last_batch_failure = ""
+        #: Batches that were there when the last of those failed.
+        self._failed_beside: set[str] = set()
         self.first_errors = FirstErrors()
         self.excluded: dict[str, NodeExcluded] = {}
         self.submit_limit = ""

@@ -79,6 +79,7 @@ class SweepState(BatchFold):
         self.pausing = None
         self.quota_reached = None
         self.failed_batches_in_a_row = 0
+        self._failed_beside = set()
         self.cluster_messages.clear()
         self.refusals = SubmitRefusals("", 0, 0)
         self.no_more_trials = None

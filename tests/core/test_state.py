@@ -691,3 +691,16 @@ def test_counts_and_costs_of_a_whole_sweep_add_up() -> None:
     assert (state.spent_s, state.spent_gpu_s, state.interruptions) == (6.0, 10.0, 3)
     assert state.best is not None
     assert (state.best.trial, state.best.rung) == (1, 1)
+
+
+def test_batches_that_fail_together_count_as_one_that_failed() -> None:
+    state = SweepState.replay([started(), *(event for trial in range(5) for event in created(trial))])
+    counts = []
+    for wave in (["a", "b", "c"], ["d", "e"]):
+        for name in wave:
+            state.apply(planned(name, [("abcde".index(name), 0)]))
+        for name in wave:
+            state.apply(RunFinished("abcde".index(name), 0, Outcome.FAILED, batch=name, message=name))
+            state.apply(BatchClosed(name))
+            counts.append(state.failed_batches_in_a_row)
+    assert counts == [1, 1, 1, 2, 2]
