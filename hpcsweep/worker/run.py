@@ -92,8 +92,7 @@ class Attempt:
         self._signal: signal.Signals | None = None
         #: When `advance` must be called at the latest, on the monotonic clock.
         self.deadline: float | None = None
-        #: When the run is told that its time limit is near, if it goes on.
-        self._warn_at: float | None = None
+        self._warn_at: float | None = None  # when the run is told that its time limit is near
         if time_s is not None:
             self._warn_at = self._start_clock + max(time_s / 2, time_s - self._program.notice_s)
         self._terminated = self._ended_at_resource = False  # the latter: it was told to end for that
@@ -122,8 +121,7 @@ class Attempt:
         if self._child is None or self._launch is None:
             return
         self._launch.stop_file.touch()
-        early = signum is signal.SIGUSR2
-        seconds = self._program.notice_s if early else self._program.grace_s
+        seconds = self._program.notice_s if signum is signal.SIGUSR2 else self._program.grace_s
         deadline = time.monotonic() + seconds
         if self._signal is None:
             self._signal = signum
@@ -181,11 +179,11 @@ class Attempt:
         if self._meter is None or child.exited:
             return False
         held_mib, limit_mib = self._meter.sample(), self._context.header.mem_limit_mib
-        if held_mib is None or self._signal is not None:
-            return False
-        self._over_memory = f"its processes held {held_mib} MiB, more than the {limit_mib} MiB of the run"
-        self._log.note(f"{self._over_memory}: they are ended")
-        return True
+        exceeds = held_mib is not None and self._signal is None
+        if exceeds:
+            self._over_memory = f"its processes held {held_mib} MiB, more than the {limit_mib} MiB of the run"
+            self._log.note(f"{self._over_memory}: they are ended")
+        return exceeds
 
     @property
     def output(self) -> int | None:
@@ -195,9 +193,8 @@ class Attempt:
     @property
     def wake_at(self) -> float | None:
         """When `advance` is to be called beside `deadline`, on the monotonic clock."""
-        watching = self._watcher.wake_at if self._watcher is not None else None
-        measuring = self._meter.wake_at if self._meter is not None else None
-        return min((at for at in (self._warn_at, watching, measuring) if at is not None), default=None)
+        parts = [part.wake_at for part in (self._watcher, self._meter) if part is not None]
+        return min((at for at in (self._warn_at, *parts) if at is not None), default=None)
 
     @property
     def _start_step(self) -> int:
@@ -255,10 +252,8 @@ class Attempt:
         limit_mib = self._context.header.mem_limit_mib
         members = (lambda: child.processes) if launch.has_ranks else None
         self._meter = UsageMeter(child.pid, self._metrics.path, limit_mib=limit_mib, members=members)
-        if launch.how:
-            self._log.note(launch.how)
-        if launch.command:
-            self._log.note(f"command: {launch.command}")
+        for line in filter(None, (launch.how, launch.command and f"command: {launch.command}")):
+            self._log.note(line)
 
     def _fail_start(self, text: str) -> None:
         self._child = None
@@ -301,8 +296,7 @@ class Attempt:
         assert self._launch is not None
         returncode = self._child.kill_all()
         if self._meter is not None:
-            peak_mib = self._meter.peak_mib(at_least_kib=self._child.max_rss_kib)
-            self._peak_mib = max(self._peak_mib, peak_mib)
+            self._peak_mib = max(self._peak_mib, self._meter.peak_mib(at_least_kib=self._child.max_rss_kib))
         self._output.finish(self._feed)
         if self._watcher is not None:
             self._watcher.finish(whole=returncode == 0 and self._signal is None)
@@ -319,28 +313,7 @@ class Attempt:
             return
         if self._meter is not None and reading.own is not None:
             self._unit_seconds = self._meter.unit_seconds(reading.own[1])
-        ended = self._process_exit(returncode)
-        clashed = port_was_taken(ended, self._launch, self._log)
-        if clashed and self._signal is None and self._clashes < MOST_CLASHES:
-            self._clashes += 1
-            self._start_again("somebody else had taken the port of its ranks: they are started again")
-            return
-        reached = min(max(reading.reached, self._start_step), self.run.resource)
-        outcome = classify(ended, reading, resource=self.run.resource, reached=reached)
-        outcome = outcome_of_ranks(outcome, ended, self._launch, port_taken=clashed)
-        if self._watcher is not None:
-            completed = outcome.value is not None
-            told = completed or outcome.interrupted is not None
-            step = self.run.resource if completed else reached
-            self._kept = self._watcher.keep(
-                step=step, completed=completed, ended_well=returncode == 0 and told
-            )
-        self._clean_up()
-        self._finish(outcome, reached=reached)
-
-    def _process_exit(self, returncode: int) -> ProcessExit:
-        assert self._launch is not None
-        return process_exit(
+        ended = process_exit(
             returncode,
             self._launch,
             self._log,
@@ -351,6 +324,18 @@ class Attempt:
             alone=self._context.header.lanes == 1,
             over_memory=self._over_memory,
         )
+        clashed = port_was_taken(ended, self._launch, self._log)
+        if clashed and self._signal is None and self._clashes < MOST_CLASHES:
+            self._clashes += 1
+            self._start_again("somebody else had taken the port of its ranks: they are started again")
+            return
+        reached = min(max(reading.reached, self._start_step), self.run.resource)
+        outcome = classify(ended, reading, resource=self.run.resource, reached=reached)
+        outcome = outcome_of_ranks(outcome, ended, self._launch, port_taken=clashed)
+        if self._watcher is not None:
+            self._kept = self._watcher.keep(outcome, reached=reached, exited_well=returncode == 0)
+        self._clean_up()
+        self._finish(outcome, reached=reached)
 
     def _start_again(self, why: str) -> None:
         self._log.note(why)
@@ -408,9 +393,8 @@ class Attempt:
             peak_mib=self._peak_mib,
             unit_seconds=self._unit_seconds,
         )
-        if self.result.warning:
-            with contextlib.suppress(OSError):
-                self._log.note(f"warning: {self.result.warning}")
         with contextlib.suppress(OSError):
+            if self.result.warning:
+                self._log.note(f"warning: {self.result.warning}")
             self._log.note(outcome.summary(self._program.metric, seconds=seconds))
             self._log.close()

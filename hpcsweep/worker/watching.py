@@ -13,6 +13,7 @@ from hpcsweep.store.run_files import MetricsWriter, NewReports
 from hpcsweep.worker.command import placeholder_values
 from hpcsweep.worker.launch import Launch
 from hpcsweep.worker.metrics.program import ProgramMetrics
+from hpcsweep.worker.outcome import RunOutcome
 from hpcsweep.worker.resuming import keeps_by_name
 from hpcsweep.worker.sealing import Sealer
 
@@ -131,9 +132,12 @@ class Watcher:
         if self._found is not None:
             self._found.finish(whole=whole)
 
-    def keep(self, *, step: int, completed: bool, ended_well: bool) -> bool:
-        """Keep what is complete of what it left, as `Sealer.finish`; whether there is anything new of it."""
-        self._sealer.finish(step=step, completed=completed, ended_well=ended_well)
+    def keep(self, outcome: RunOutcome, *, reached: int, exited_well: bool) -> bool:
+        """Keep what is complete of what it left; whether there is anything new of it."""
+        completed = outcome.value is not None
+        told = completed or outcome.interrupted is not None
+        step = self._run.resource if completed else reached
+        self._sealer.finish(step=step, completed=completed, ended_well=exited_well and told)
         return self._sealer.step is not None
 
     def close(self) -> None:
