@@ -105,6 +105,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "bootstrap",
         "cli",
         "clock",
+        "cluster",
         "core",
         "driver",
         "errors",

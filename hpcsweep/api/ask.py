@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hpcsweep.api.asked import ASK, AskCluster, Asked, Claim, claimed_tasks, run_id, stopped_tasks, told_tasks
+from hpcsweep.api.asked import Asked, Claim
 from hpcsweep.clock import SystemClock
+from hpcsweep.cluster.asked import ASK, AskCluster, claimed_tasks, run_id, stopped_tasks, told_tasks
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.errors import SpecError
 from hpcsweep.session.preparation import check_folder
 from hpcsweep.session.session import Session, wait_for_journal
-from hpcsweep.session.target import Target, max_tasks
+from hpcsweep.session.target import asked_target
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import (
     Result,
@@ -137,11 +138,10 @@ def asking(spec: SweepSpec, folder: Path, *, compacts: bool = True) -> Iterator[
     """
     state = check_folder(spec, folder)
     layout, clock = Layout(folder.resolve()), SystemClock()
-    cluster, shape = AskCluster(), spec.task_shape(reuse=False)
+    cluster = AskCluster()
     if state is not None:
         cluster.allowed = len(outstanding(folder, state))
-    target = Target(ASK, "asked for from Python", cluster, shape, False, max_tasks(spec, shape))
-    session = Session(spec, folder, state=state, target=target)
+    session = Session(spec, folder, state=state, target=asked_target(spec, cluster))
     journal = wait_for_journal(layout, clock)
     with session.open(clock=clock, journal=journal) as driver:
         if state is None:

@@ -16,6 +16,7 @@ import msgspec
 
 from hpcsweep import bootstrap
 from hpcsweep.clock import SystemClock
+from hpcsweep.cluster.asked import ASK, AskCluster
 from hpcsweep.core.events import (
     AnyEvent,
     SweepDetached,
@@ -49,7 +50,7 @@ from hpcsweep.session.preparation import (
     validate,
 )
 from hpcsweep.session.program import Found, check_program
-from hpcsweep.session.target import Target, resolve_target
+from hpcsweep.session.target import Target, asked_target, resolve_target
 from hpcsweep.spec import Change, SweepSpec, changes, load_spec
 from hpcsweep.store.files import file_mode, read_bytes, wrap_oserror, write_atomic
 from hpcsweep.store.journal import Journal
@@ -109,7 +110,10 @@ class Session:
     @classmethod
     def for_request(cls, layout: Layout, state: SweepState, *, overrides: Sequence[str] = ()) -> Session:
         """To carry out a request (`retry`, `stop`) by the spec that the results folder keeps."""
-        return cls(load_spec(layout.spec, overrides, stored=True), layout.root, state=state)
+        spec = load_spec(layout.spec, overrides, stored=True)
+        asked = any(batch.cluster == ASK for batch in state.live.values())
+        target = asked_target(spec, AskCluster()) if asked else None
+        return cls(spec, layout.root, state=state, target=target)
 
     @classmethod
     def for_tick(cls, layout: Layout, events: Sequence[AnyEvent]) -> Session:

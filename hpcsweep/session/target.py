@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from hpcsweep.cluster import CLUSTERS, FALLBACK, processes
+from hpcsweep.cluster.asked import ASK, AskCluster
 from hpcsweep.cluster.backend import Backend, Presence, SweepRequest, cluster_names, find_backend, options_of
 from hpcsweep.core.cluster_protocol import Batch, Cluster, TaskAllocation, TaskResources
 from hpcsweep.core.state import SweepState
@@ -139,6 +140,12 @@ def task_kinds(spec: SweepSpec, cluster: Cluster, *, reuse: bool, lanes: int) ->
     runs = {cluster.granted(run) for run in spec.kinds}
     tasks = (spec.task_shape(reuse=reuse, run=run, lanes=lanes) for run in runs)
     return tuple(sorted(tasks, key=lambda task: task.gpus))
+
+
+def asked_target(spec: SweepSpec, cluster: AskCluster) -> Target:
+    """That of runs which somebody asks for; see `Sweep.ask`."""
+    shape = spec.task_shape(reuse=False)
+    return Target(ASK, "asked for from Python", cluster, shape, False, max_tasks(spec, shape))
 
 
 def keeps_gpus(spec: SweepSpec, backend: Backend | type[Backend]) -> bool:

@@ -129,12 +129,23 @@ def test_a_trial_that_is_stopped_hears_of_it_and_another_one_is_given() -> None:
     first, _ = sweep.ask(2)
     first.report(1, loss=3.0)
     assert not first.should_stop
-    assert CliRunner().invoke(app, ["stop", "results/mine", "0"]).exit_code in (0, 2)
+    assert CliRunner().invoke(app, ["stop", "results/mine", "0"]).exit_code == 0
+    assert first.should_stop
     (third,) = sweep.ask(1)
-    assert (third.id, first.should_stop) == (2, True)
+    assert third.id == 2
     assert [trial.id for trial in sweep.asked()] == [1, 2]
     assert sweep.ask(1) == []
     assert list(sweep.results().runs["value"][:1]) == [3.0]
+
+
+def test_stop_ends_what_was_asked_for_and_leaves_no_request() -> None:
+    sweep = sweep_of(scheduler=hs.Fifo(max_resource=9), budget=hs.Budget(trials=3))
+    first, second = sweep.ask(2)
+    done = CliRunner().invoke(app, ["stop", "results/mine"])
+    assert (done.exit_code, done.output) == (0, "stopped\n")
+    assert first.should_stop
+    assert second.should_stop
+    assert (sweep.status()["state"], list(Path("results/mine/control").iterdir())) == ("stopped", [])
 
 
 def test_a_launch_does_not_take_over_what_was_asked_for() -> None:
