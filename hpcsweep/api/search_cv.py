@@ -15,13 +15,11 @@ import numpy as np
 from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.model_selection import ParameterGrid, check_cv
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.model_selection._validation import _warn_or_raise_about_fit_failures
 from sklearn.utils import indexable
-from sklearn.utils.validation import _check_method_params
 
 from hpcsweep.api.objects import Budget, Choice, Cluster, Fifo, Local, Objective, Retries, Train
 from hpcsweep.api.parts import AnyCluster, Scheduler, Searcher, plain
-from hpcsweep.api.search_results import Scores, rank_incomplete
+from hpcsweep.api.search_results import Scores, rank_incomplete, report_failed_fits
 from hpcsweep.api.search_space import SearchSpace, read_search_space
 from hpcsweep.api.sweep import Sweep
 from hpcsweep.errors import FolderError, SpecError, SweepFailed
@@ -137,7 +135,10 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         if callable(self.scoring) and isinstance(self.refit, str):
             refit_metric = self.refit  # of several scores that it gives
         X, y = indexable(X, y)  # noqa: N806
-        params = _check_method_params(X, params=params)
+        params = {
+            name: indexable(value)[0] if _length(value) == _length(X) else value
+            for name, value in params.items()
+        }
         routed = self._get_routed_params_for_fit(params)
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = list(splitter.split(X, y, **routed.splitter.split))
@@ -294,7 +295,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         done = [entry for entry in out if entry["evaluated"]]
         if not done:
             raise ValueError("No fits were performed. Was the CV iterator empty? Were there no candidates?")
-        _warn_or_raise_about_fit_failures(done, self.error_score)
+        report_failed_fits(done, self.error_score)
         complete = bool(folds.all())
         with warnings.catch_warnings():
             if not complete:  # folds that a candidate did not get to have no score
@@ -321,6 +322,13 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         self.best_estimator_ = best
         if hasattr(best, "feature_names_in_"):
             self.feature_names_in_ = best.feature_names_in_
+
+
+def _length(value: Any) -> int | None:
+    """How many rows it has; None for what is no array, list or table."""
+    if shape := getattr(value, "shape", None):
+        return int(shape[0])
+    return len(value) if hasattr(value, "__len__") and not isinstance(value, str | Mapping) else None
 
 
 def _position(space: SearchSpace, indices: Mapping[str, int]) -> tuple[int, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.exceptions import FitFailedWarning
 
 from hpcsweep.training import sklearn as training
 from hpcsweep.training.sklearn import Search
@@ -30,6 +33,23 @@ def rank_incomplete(results: dict[str, Any], folds: np.ndarray[Any, Any]) -> Non
             keys = list(zip(-counts, -means, strict=True))
             ranks = {key: 1 + sum(other < key for other in keys) for key in set(keys)}
             results[f"rank_{name}"] = np.array([ranks[key] for key in keys], dtype=np.int32)
+
+
+def report_failed_fits(fits: Sequence[Mapping[str, Any]], error_score: Any) -> None:
+    """Warn of fits that failed, each traceback once, as scikit-learn's searches do.
+
+    Raises:
+        ValueError: All of them did.
+    """
+    errors = Counter(fit["fit_error"] for fit in fits if fit["fit_error"] is not None)
+    failed = errors.total()
+    if not failed:
+        return
+    details = "\n".join(f"{'-' * 80}\n{count} fits failed with:\n{error}" for error, count in errors.items())
+    if failed == len(fits):
+        raise ValueError(f"All the {failed} fits failed; error_score='raise' stops at the first.\n{details}")
+    text = f"{failed} fits failed out of a total of {len(fits)}; their score is {error_score}.\n{details}"
+    warnings.warn(text, FitFailedWarning, stacklevel=4)
 
 
 class Scores:
