@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from hpcsweep.core.cluster_protocol import (
     Batch,
@@ -75,6 +76,18 @@ class InlineCompactor:
 
     def close(self) -> None:
         """Nothing goes on."""
+
+
+def compact_inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps of this process are compacted in it: another process takes longer than many a sweep.
+
+    Sweeps of the command line as a process, of jobs and `tests/driver/test_compaction` have the real one.
+    """
+
+    def inline(command: Sequence[str], _: Mapping[str, str]) -> InlineCompactor:
+        return InlineCompactor(Layout(Path(command[-1])))
+
+    monkeypatch.setattr("hpcsweep.session.session.SubprocessCompactor", inline)
 
 
 class FolderCluster(Cluster):

@@ -7,8 +7,6 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -52,20 +50,7 @@ def unpack(tmp_path: Path, archive: str) -> Path:
 
 
 def hpcsweep(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "hpcsweep", *arguments],
-        cwd=root,
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100"},
-    )
-    assert done.returncode == 0 or arguments[0] == "status", done.stderr
-    return done.stdout
-
-
-def reading(root: Path, *arguments: str) -> str:
-    """What a verb prints that changes no sweep; in this process, which has its imports already."""
+    """What a verb prints; in this process, which has its imports already."""
     with contextlib.chdir(root):
         done = CliRunner().invoke(app, arguments, env={"COLUMNS": "100"})
     assert done.exit_code == 0 or arguments[0] == "status", done.output
@@ -117,23 +102,23 @@ def test_an_earlier_journal_replays(tmp_path: Path, archive: str) -> None:
 def test_an_earlier_folder_gives_the_tables_that_its_version_gave(tmp_path: Path, archive: str) -> None:
     root = unpack(tmp_path, archive)
     for name in TABLES:
-        text = reading(root, "export", "results", "--format", "csv", "--table", name)
+        text = hpcsweep(root, "export", "results", "--format", "csv", "--table", name)
         expected = list(csv.DictReader(io.StringIO((root / "expected" / f"{name}.csv").read_text())))
         found = csv.DictReader(io.StringIO(text))
         columns = expected[0] if expected else ()
         assert [{column: row[column] for column in columns} for row in found] == expected
     assert (
-        reading(root, "export", "results", "--format", "json") == (root / "expected/trials.json").read_text()
+        hpcsweep(root, "export", "results", "--format", "json") == (root / "expected/trials.json").read_text()
     )
     status = json.loads(
         (root / "expected" / "status.json").read_text().replace(str(ROOT / root.name), str(root))
     )
     status["excluded"] = [node for node in status["excluded"] if node["until"] > time.time()]
-    shown = json.loads(reading(root, "status", "results", "--json"))
+    shown = json.loads(hpcsweep(root, "status", "results", "--json"))
     assert {key: shown[key] for key in status} == status, "later versions only add keys"
     best = json.loads((root / "expected" / "best.json").read_text())
-    assert json.loads(reading(root, "best", "results", "--json")) == best
-    reading(root, "report", "results")
+    assert json.loads(hpcsweep(root, "best", "results", "--json")) == best
+    hpcsweep(root, "report", "results")
     assert f"{best['value']:.6g}" in (root / "results" / "report.html").read_text()
 
 
@@ -152,7 +137,7 @@ def test_launch_carries_an_earlier_sweep_to_the_end_it_would_have_had(tmp_path: 
     hpcsweep(root, "launch", "sweep.yaml", "--results", "results", "--quiet")
     for name in TABLES:
         if name != "attempts":  # how often a killed run was started depends on the moment
-            text = reading(root, "export", "results", "--format", "csv", "--table", name)
+            text = hpcsweep(root, "export", "results", "--format", "csv", "--table", name)
             expected = rows((root / "expected" / f"end-{name}.csv").read_text())
             columns = expected[0] if expected else ()
             assert [{column: row[column] for column in columns} for row in rows(text)] == expected
