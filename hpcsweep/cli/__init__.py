@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hpcsweep.cli.arguments import ClusterName, Folder, Json, Sets, Spec
+from hpcsweep.cli.arguments import ClusterName, Folder, Json, Sets, Spec, print_version
 from hpcsweep.cli.terminal import SanitizedGroup
 from hpcsweep.exports import EXPORTS
 
@@ -25,18 +25,10 @@ app = typer.Typer(
 )
 
 
-def _version(value: bool) -> None:
-    if value:
-        from hpcsweep import __version__
-
-        typer.echo(f"hpcsweep {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Hyperparameter sweeps on Slurm clusters, and on this machine."""

@@ -18,3 +18,12 @@ ClusterName = Annotated[
     typer.Option("--cluster", metavar="NAME", help="auto, local or slurm; overrides cluster.name."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def print_version(value: bool) -> None:
+    """Print the version and leave, if asked to."""
+    if value:
+        from hpcsweep import __version__
+
+        typer.echo(f"hpcsweep {__version__}")
+        raise typer.Exit
