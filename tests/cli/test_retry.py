@@ -266,7 +266,7 @@ def test_retry_set_prints_the_changes_and_keeps_them(here: Path) -> None:
     [
         (
             "scheduler.max_resource=3",
-            "may not change in a sweep that has begun; resources.*, cluster.*, budget.*, retries.* may",
+            "not change in a sweep that has begun; resources.*, cluster.*, budget.*, retries.*, store.* may",
         ),
         ("train.command=rm", "--set train.command=rm: may not change in a sweep that has begun; "),
         ("resources.gpu=3", "resources.gpu: unknown key; did you mean 'gpus'?"),
