@@ -79,6 +79,8 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
         typer.echo(f"command of a run, for example: {example_command(spec, session.layout.root)}")
     found = make_scheduler(spec).plan(spec.budget.trials)
     largest = _brackets(spec, target, found, held_gpus=held.gpus)
+    for line in spec.run_resources.changes:
+        typer.echo(line)
     if target.kinds:
         print_scripts(session, print_shapes(spec, target, rungs_of(make_scheduler(spec), found)))
         return found

@@ -38,6 +38,7 @@ from hpcsweep.views.format import (
     runs_text,
     task_text,
     tasks_text,
+    use_text,
     waits_text,
     warning_lines,
 )
@@ -85,6 +86,8 @@ def status(path: Path, *, json: bool) -> None:
         _echo(f"best: {best_text(state)}")
         if state.best is not None:
             _echo(f"      {config_text(state.best.config)}")
+        for use in folder.resource_use[-MOST_LISTED:]:
+            _echo(use_text(use))
         checkpoints = checkpoints_text(summary["checkpoints"], summary["checkpoint_quota"])
         if checkpoints:
             _echo(f"checkpoints: {checkpoints}")

@@ -12,7 +12,14 @@ from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.text import format_value
-from hpcsweep.core.units import LARGEST_MIB, LONGEST_S, parse_duration, parse_memory
+from hpcsweep.core.units import (
+    LARGEST_MIB,
+    LONGEST_S,
+    format_duration,
+    format_memory,
+    parse_duration,
+    parse_memory,
+)
 
 #: Names of the run's own in expressions, beside its parameters.
 RUN_NAMES: Final = ("resource", "start", "rung", "attempt")
@@ -122,6 +129,25 @@ class RunResources(msgspec.Struct, frozen=True):
         if not isinstance(self.time_s, Learned) or not time_s:
             return False
         return self.time_s.first is None or time_s < self.time_s.first
+
+    @property
+    def changes(self) -> list[str]:
+        """How memory and time of a run change as the sweep goes on, a line for each."""
+        lines = []
+        if isinstance(self.mem_mib, MemorySteps):
+            start, most = self.mem_mib.start, format_memory(self.mem_mib.max_mib)
+            first = start.text if isinstance(start, Expression) else format_memory(start)
+            grows = f"{self.mem_mib.factor:g} times as much each time it runs out of it, up to {most}"
+            lines.append(f"memory of a run: {first} at first, {grows}")
+        elif isinstance(self.mem_mib, Learned):
+            most_mib = self.mem_mib.first
+            first = "the cluster's default" if most_mib is None else format_memory(most_mib)
+            lines.append(f"memory of a run: {first} at first, then as much as others used")
+        if isinstance(self.time_s, Learned):
+            most_s = self.time_s.first
+            first = "the cluster's default" if most_s is None else format_duration(most_s)
+            lines.append(f"time limit of a run: {first} at first, then what others took")
+        return lines
 
     @property
     def learns(self) -> bool:

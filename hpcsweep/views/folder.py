@@ -48,6 +48,7 @@ from hpcsweep.views.health import (
 )
 from hpcsweep.views.progress import SweepProgress, run_counts
 from hpcsweep.views.tasks import activity_counts, live_tasks, queue_waits, task_record
+from hpcsweep.views.usage import ResourceUse, resource_use
 
 #: Names of a task's files: the task comes first.
 _LOG: Final = re.compile(r"([0-9]+)(?:\.[0-9]+)?\.log")
@@ -106,6 +107,14 @@ class ResultsFolder:
     def budget(self) -> dict[str, Any]:
         """`budget` in the folder's sweep.yaml; empty if there is none, or it cannot be read."""
         return self._section("budget")
+
+    @cached_property
+    def resource_use(self) -> list[ResourceUse]:
+        """What runs asked for against what they used, where that changes as the sweep goes on; else empty."""
+        given = self._section("resources")
+        if not any(isinstance(given.get(key), dict) or given.get(key) == "auto" for key in ("mem", "time")):
+            return []
+        return [use for use in resource_use(self.events) if use.compares]
 
     @cached_property
     def checkpoint_quota(self) -> dict[str, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -10,6 +11,7 @@ from hpcsweep.core.models import SIMULATION_BEGINS_S
 from hpcsweep.core.outcomes import FACTS, FailureKind, Interruption
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import format_bytes, format_value, plural
+from hpcsweep.core.units import format_memory
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.folder import best_of
 from hpcsweep.views.health import (
@@ -21,6 +23,7 @@ from hpcsweep.views.health import (
 )
 from hpcsweep.views.progress import RungCount, uses_gpus
 from hpcsweep.views.tasks import Activity
+from hpcsweep.views.usage import ResourceUse
 
 #: So many items of a list are named.
 MOST_LISTED: Final = 10
@@ -60,6 +63,17 @@ def duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.3g} min"
     return f"{seconds / 3600:.3g} h" if seconds < 172_800 else f"{seconds / 86400:.3g} days"
+
+
+def use_text(use: ResourceUse) -> str:
+    """`resource 9: 27 runs asked for 20 min and took 11 min, 16G of memory and held 3.1G`; medians."""
+    parts = []
+    if use.asked_s is not None and use.used_s is not None:
+        parts.append(f"asked for {duration(use.asked_s)} and took {duration(use.used_s)}")
+    if use.asked_mib is not None and use.used_mib is not None:
+        asked, used = (format_memory(math.ceil(mib)) for mib in (use.asked_mib, use.used_mib))
+        parts.append(f"asked for {asked} of memory and held {used}")
+    return f"resource {use.resource}: {plural(use.runs, 'run')} {', '.join(parts)}"
 
 
 def hours(seconds: float) -> float:

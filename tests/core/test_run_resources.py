@@ -178,3 +178,15 @@ def test_no_more_than_at_first_is_asked_for() -> None:
     resources = RunResources(time_s=Learned(500), mem_mib=Learned(500))
     needs = resources.of(RunContext({}, 1, expected_s=600, expected_mib=600))
     assert (needs.time_s, needs.mem_mib) == (500, 500)
+
+
+def test_what_changes_as_the_sweep_goes_on_is_said() -> None:
+    assert RunResources(mem_mib=100, time_s=60).changes == []
+    assert RunResources(mem_mib=MemorySteps(16384, 131072), time_s=Learned(43200)).changes == [
+        "memory of a run: 16G at first, 2 times as much each time it runs out of it, up to 128G",
+        "time limit of a run: 12h at first, then what others took",
+    ]
+    assert RunResources(mem_mib=Learned(), time_s=Learned()).changes == [
+        "memory of a run: the cluster's default at first, then as much as others used",
+        "time limit of a run: the cluster's default at first, then what others took",
+    ]

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from typer.testing import CliRunner
 
+from hpcsweep.cli import app
 from hpcsweep.core.events import AnyEvent, BatchPlanned, RunId, RunsAssigned, SweepStarted
 from hpcsweep.html.sections import Section, Table
 from hpcsweep.html.usage import usage
+from hpcsweep.views.folder import ResultsFolder
+from hpcsweep.views.format import use_text
 from hpcsweep.views.usage import ResourceUse, resource_use
 from tests.views.folders import created, finished, identity, planned, written
 
@@ -48,6 +52,17 @@ def test_medians_of_what_was_asked_for_stand_beside_those_of_what_was_used(tmp_p
 
 def test_without_a_request_there_is_nothing_to_compare(tmp_path: Path) -> None:
     assert usage(written(tmp_path / "r", ran(time_s=0))) is None
+
+
+def test_status_tells_it_where_it_changes_as_the_sweep_goes_on(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    written(root, ran(time_s=1800, mem_mib=16384, lanes=2))
+    line = "resource 10: 3 runs asked for 30 min and took 11.7 min, asked for 8G of memory and held 2000M"
+    for resources, lines in [("{mem: 16G, time: 30m}", []), ("{mem: auto, time: {max: 2h}}", [line])]:
+        (root / "sweep.yaml").write_text(f"name: lr\nresources: {resources}\n")
+        assert [use_text(use) for use in ResultsFolder(root).resource_use] == lines
+        told = CliRunner().invoke(app, ["status", str(root)]).output.splitlines()
+        assert [each for each in told if each.startswith("resource ")] == lines
 
 
 def test_a_task_that_keeps_its_gpus_gives_each_run_a_limit_of_its_own() -> None:
