@@ -47,7 +47,7 @@ def test_each_number_may_be_an_expression() -> None:
     run = RunContext({"width": 600, "act": "gelu"}, resource=3, start=1, rung=1)
     assert spec.run_resources.of(run) == TaskResources(1, 4, 8192, 1800)
     assert spec.largest_run == TaskResources(4, 16, 8192, 5400)
-    assert spec.resources.plain() == written
+    assert spec.resources.plain() == {"nodes": 1, **written}
     assert read_spec(spec.resolved(), source="again", folder=Path("/x")) == spec
 
 
@@ -57,7 +57,7 @@ def test_time_may_grow_with_the_resource() -> None:
     assert spec.run_resources.of(RunContext({}, resource=9, start=3)).time_s == 660
     assert spec.largest_run.time_s == 120 + 90 * 9
     time = {"base": "2m", "per_unit": "1m30s", "max": "12h"}
-    assert spec.resources.plain() == {"gpus": 0, "cpus": 1, "time": time}
+    assert spec.resources.plain() == {"nodes": 1, "gpus": 0, "cpus": 1, "time": time}
     assert read_spec(spec.resolved(), source="again", folder=Path("/x")) == spec
 
 
@@ -73,7 +73,7 @@ def test_time_may_grow_with_the_resource() -> None:
 )
 def test_memory_and_time_may_grow_or_be_learned(written: dict[str, Any]) -> None:
     spec = load(written)
-    assert spec.resources.plain() == {"gpus": 0, "cpus": 1, **written}
+    assert spec.resources.plain() == {"nodes": 1, "gpus": 0, "cpus": 1, **written}
     assert read_spec(spec.resolved(), source="again", folder=Path("/x")) == spec
 
 
