@@ -99,7 +99,7 @@ def test_folder_of_another_sweep_is_refused_with_the_difference_and_left_alone(h
         "(its rungs and brackets follow from it; of hyperband, iterations may be raised)\n"
         "Take the change back, or give another folder with --results, where `warm_start: [results/lr]` "
         "lets the searcher learn from the results of this one. "
-        "budget, cluster and resources may change at any time.\n"
+        "budget, cluster, resources and store may change at any time.\n"
     )
     assert sorted((path, path.stat().st_mtime_ns) for path in (here / "results").rglob("*")) == before
 
@@ -369,6 +369,8 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "failed_by": {},
         "warnings": [],
         "added_parameters": [],
+        "checkpoint_quota": {"bytes": None, "files": None},
+        "quota_reached": None,
         "passed_over": [],
     }
     assert set(status["best"]) == {"trial", "value", "resource", "config"}

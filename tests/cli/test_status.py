@@ -181,6 +181,8 @@ def test_status_json_of_a_blocked_sweep(tmp_path: Path, capsys: pytest.CaptureFi
         "best": {"trial": 0, "value": 0.5, "resource": 3, "config": {"x": 0.0}},
         "warnings": [],
         "added_parameters": [],
+        "checkpoint_quota": {"bytes": None, "files": None},
+        "quota_reached": None,
         "passed_over": [],
         "gpu_hours": 1.01,
         "budget_gpu_hours": 20.0,
