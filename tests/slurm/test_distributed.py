@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +75,56 @@ def test_ranks_on_two_nodes_have_their_place_and_eight_runs_at_a_time_do_not_mee
     assert places == [["0", "0", "0", "2", "1"], ["1", "0", "1", "2", "1"]]
     assert len({environ["SLURMD_NODENAME"] for environ, _ in seen}) == 2
     assert all(len(environ["CUDA_VISIBLE_DEVICES"].split(",")) == 1 for environ, _ in seen)
+
+
+#: The first attempt waits for its worker to be killed.
+WAIT = (
+    MEET
+    + """
+def train(trial):
+    group = Group()
+    for step in trial.steps():
+        trial.report(step, loss=group.add(1))
+        open(f"at-{RANK}-{trial.attempt}", "w").close()
+        while trial.attempt == 0:
+            time.sleep(1)
+"""
+)
+
+
+def processes(root: Path, *words: str) -> list[int]:
+    """Those of the sweep on this machine, with one of these words in their command lines."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_text()
+            if str(root) in command and any(word in command for word in words):
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_worker_that_is_killed_leaves_no_rank_on_any_node_and_its_run_goes_on(
+    slurm: PrivateSlurm, tmp_path: Path
+) -> None:
+    sets = (
+        "train.launcher=srun",
+        "scheduler={name: fifo, max_resource: 2}",
+        "resources={nodes: 2, cpus: 2, time: 10m}",
+        "train.processes=2",
+        "budget.trials=1",
+    )
+    with Sweep(slurm, tmp_path, *sets, trainer=WAIT) as sweep:
+        driver = sweep.launch()
+        wait_until("four ranks train", lambda: len([*tmp_path.glob("at-*-0")]) == 4)
+        ranks = processes(tmp_path, "hpcsweep.worker.rank", "hpcsweep.worker.entrypoint")
+        assert len(ranks) >= 8, "four, and the parent of each"
+        (worker,) = processes(tmp_path, "hpcsweep.cluster.slurm.task")
+        os.kill(worker, signal.SIGKILL)
+        wait_until("they are gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
+        out, _ = driver.communicate(timeout=300)
+        assert driver.returncode == 0, out
+        (interrupted,) = sweep.of_kind(RunInterrupted)
+        assert interrupted.interruption is Interruption.WORKER_DIED
 
 
 #: Data-parallel training. In its first start rank 1 is killed in step 2; in a later one it waits in step 4 to
