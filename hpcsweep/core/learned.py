@@ -217,12 +217,12 @@ class LearnedNeeds:
     def time_s(self, config: Config, *, units: int) -> float | None:
         """Seconds that most runs of so many units stay below; None while too little is known."""
         each = self._seconds.upper(self._features.encode(config), units)
-        return None if each is None else _TIME_SAFETY * (self._start_up_s + each * max(1, units))
+        return None if each is None else round(_TIME_SAFETY * (self._start_up_s + each * max(1, units)), 3)
 
     def mem_mib(self, config: Config, *, rung: int) -> int | None:
         """Memory that runs like that stay below; None while too little is known."""
         upper = self._memory.upper(self._features.encode(config), rung)
-        return None if upper is None else math.ceil(_MEM_SAFETY * upper) + _WORKER_MIB
+        return None if upper is None else math.ceil(round(_MEM_SAFETY * upper, 3)) + _WORKER_MIB
 
     def _encode(self, trial: int) -> list[float]:
         return self._features.encode(self._state.trials[trial].config)

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpcsweep.core.cluster_protocol import Phase, TaskState
+from hpcsweep.core.cluster_protocol import Phase, TaskResources, TaskState
+from hpcsweep.core.domains import Int
 from hpcsweep.core.events import (
+    AnyEvent,
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
@@ -17,9 +19,15 @@ from hpcsweep.core.events import (
     RunFinished,
     RunId,
     RunInterrupted,
+    SweepStarted,
+    TrialCreated,
 )
+from hpcsweep.core.learned import LEAST
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.run_resources import Learned, MemorySteps, RunResources
+from hpcsweep.core.space import Parameter, Space
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.shapes import RunShapes
 from tests.driver.test_monitor import GRACE_S, MAX_IDLE_FAULTS, SETTINGS, Watched
 
 RUN = RunId(0, 0)
@@ -156,3 +164,30 @@ def test_time_outs_without_progress_are_counted_however_far_apart() -> None:
         watched.observe()
     run = watched.state.run(RUN)
     assert (run.idle_timeouts, run.timeouts, run.faults_without_progress) == (2, 3, 1)
+
+
+def test_runs_ask_for_what_others_used_and_only_what_changed_is_computed_again() -> None:
+    space = Space((Parameter("width", Int(64, 4096, log=True)),))
+    resources = RunResources(time_s=Learned(86400), mem_mib=Learned(65536))
+    settings = msgspec.structs.replace(SETTINGS, resources=resources)
+    state = SweepState()
+    shapes = RunShapes(state, space, settings=settings, granted=lambda needs: needs)
+
+    def apply(*events: AnyEvent) -> None:
+        for event in events:
+            state.apply(event)
+            shapes.apply(event)
+
+    apply(SweepStarted("cafe01", "s", 0.0, {}))
+    for trial in range(LEAST + 1):
+        apply(TrialCreated(trial, {"width": 64 << trial % 6}, 0, 9))
+    waiting = RunId(LEAST, 0)
+    assert shapes.of(waiting) == TaskResources(mem_mib=65536, time_s=86400)
+    for trial in range(LEAST):
+        used: dict[str, Any] = {"seconds": 900.0, "started": 1.0, "peak_mib": 1000}
+        apply(RunFinished(trial, 0, Outcome.COMPLETED, 0.5, 9, **used))
+    asked = TaskResources(mem_mib=1200 + 128, time_s=990 + 55)
+    assert shapes.of(waiting) == asked
+    assert shapes.of(waiting) is shapes.of(waiting)
+    apply(RunInterrupted(*waiting, Interruption.OUT_OF_MEMORY, mem_mib=1328))
+    assert shapes.of(waiting) == TaskResources(mem_mib=65536, time_s=990 + 55)
