@@ -69,7 +69,8 @@ def ended(bench: Bench, number: int) -> Callable[[], bool]:
 @pytest.fixture
 def begin(bench: Bench) -> Callable[..., subprocess.Popen[bytes]]:
     def begun(*, idle_s: float = 60.0, **options: int) -> subprocess.Popen[bytes]:
-        bench.plan((), function=bench.code(TRAIN) + ":train", reuse=Reuse(idle_s), notice_s=1.0, **options)
+        function, reuse = bench.code(TRAIN) + ":train", Reuse(idle_s)
+        bench.plan((), function=function, reuse=reuse, notice_s=1.0, grace_s=2.0, **options)
         worker = bench.start()
         wait_for(lambda: bool(announced(bench)))
         return worker
