@@ -77,6 +77,8 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
         typer.echo(f"note: {line}")
     if spec.train.command is not None:
         typer.echo(f"command of a run, for example: {example_command(spec, session.layout.root)}")
+    if spec.train.launcher != "none":
+        typer.echo(_processes(spec))
     found = make_scheduler(spec).plan(spec.budget.trials)
     largest = _brackets(spec, target, found, held_gpus=held.gpus)
     for line in spec.run_resources.changes:
@@ -151,6 +153,15 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
     most = _most_tasks(spec, target, held_gpus=held_gpus)
     if most is not None and not target.reuse:
         typer.echo(f"at most {plural(most, 'task')} at a time")
+
+
+def _processes(spec: SweepSpec) -> str:
+    """How many processes a run has, and what starts them."""
+    launcher, nodes = spec.train.launcher, spec.resources.nodes
+    counts = {spec.train.processes or max(1, run.needs.gpus) for run in spec.needs}
+    each = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    where = f"{each} on each of {nodes} nodes" if nodes > 1 else each
+    return f"processes of a run: {where}, started by {launcher}"
 
 
 def _trained(spec: SweepSpec, units: int, scratch: int) -> str:

@@ -154,6 +154,17 @@ def test_plan_prints_trials_runs_and_units_and_writes_nothing(here: Path) -> Non
     assert not (here / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("resources", "processes"),
+    [("{cpus: 3}", "3"), ("{gpus: 2, cpus: 4}", "2"), ("{gpus: '1 if lr < 1e-3 else 4', cpus: 4}", "1 to 4")],
+)
+def test_plan_says_how_many_processes_a_run_has(here: Path, resources: str, processes: str) -> None:
+    sets = ["train.launcher=torchrun", f"resources={resources}"]
+    sets += ["train.processes=3"] if processes == "3" else []
+    result = run("plan", "lr.yaml", *(word for each in sets for word in ("--set", each)))
+    assert f"\nprocesses of a run: {processes}, started by torchrun\n" in result.stdout
+
+
 def test_plan_of_endless_rounds_says_so(here: Path) -> None:
     halving = "scheduler={name: halving, min_resource: 2, max_resource: 10, rounds: null}"
     result = run("plan", "lr.yaml", "--set", halving, "--set", "budget.trials=20")
