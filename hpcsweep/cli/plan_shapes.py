@@ -141,7 +141,8 @@ def print_scripts(session: Session, rungs: Sequence[RungShapes]) -> None:
     seen: set[TaskResources] = set()
     for rung in rungs:
         for run, _ in rung.shapes:
-            shape = spec.task_shape(reuse=target.reuse, run=run, lanes=target.shape.lanes, turns=1)
+            task = spec.task_shape(reuse=target.reuse, run=run, lanes=target.shape.lanes, turns=1)
+            shape = target.within_limits(task)
             if shape in seen:
                 continue
             seen.add(shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import TaskResources
@@ -18,6 +18,9 @@ from hpcsweep.driver.shaped_submission import ShapedSubmission
 from hpcsweep.driver.shapes import Room, RunShapes, UnknownNeeds, array_key
 from hpcsweep.driver.submission import Submission
 from hpcsweep.store.assignments import StartId
+
+#: So many waiting runs are looked at each time: those behind them wait for longer anyway.
+CONSIDERED: Final = 2000
 
 
 class ShapedReuse(ShapedSubmission):
@@ -73,9 +76,11 @@ class ShapedReuse(ShapedSubmission):
 
     def _allocate(self, *, exhausted: bool) -> Allocation:
         state, now = self.sweep.state, self.sweep.now
-        queue = [] if exhausted else self.submitter.queue()
-        for run in queue:
-            self.check_fits(run, self.shapes.task([self.shapes.of(run)]))
+        waiting = [] if exhausted else self.submitter.queue()
+        queue = waiting[:CONSIDERED]
+        largest = max(queue, key=lambda run: self.shapes.of(run).total_gpus, default=None)
+        if largest is not None:
+            self.check_fits(largest, self.shapes.task([self.shapes.of(largest)]))
         left = self.budget.unreserved_gpu_s(state, self._reserved)
 
         def spend(gpus: int, needs: TaskResources, new: bool) -> bool:
@@ -88,7 +93,7 @@ class ShapedReuse(ShapedSubmission):
             left -= cost
             return True
 
-        return self.assigner.allocate(
+        allocation = self.assigner.allocate(
             queue,
             room=self.gpu_throttle.room,
             held_gpus=self.gpu_throttle.held_gpus,
@@ -97,6 +102,7 @@ class ShapedReuse(ShapedSubmission):
             leaves=self.leaves,
             now=now,
         )
+        return allocation if len(queue) == len(waiting) else allocation._replace(complete=False)
 
     def _room_beside(self, allocation: Allocation) -> Room:
         """The room beside tasks that are wanted."""

@@ -34,10 +34,14 @@ class Target(msgspec.Struct, frozen=True, dict=True):
     @functools.cached_property
     def submitted_shape(self) -> TaskResources:
         """What a task asks for within the site's limits, as far as the cluster tells them."""
+        return self.within_limits(self.shape)
+
+    def within_limits(self, shape: TaskResources) -> TaskResources:
+        """The same with the time limit that the site allows, as far as the cluster tells that."""
         try:
-            return self.shape.within(self.cluster.limits().most_times_s)
+            return shape.within(self.cluster.limits().most_times_s)
         except ClusterError:
-            return self.shape
+            return shape
 
     @property
     def shapes(self) -> tuple[TaskResources, ...]:
@@ -52,9 +56,9 @@ class Target(msgspec.Struct, frozen=True, dict=True):
         except ClusterUnavailable:
             return TaskAllocation(shape.total_gpus, shape.cpus * shape.nodes)
 
-    def allocation_note(self, held: TaskAllocation) -> str:
-        """That a task holds more than it requests, and what to do about it; empty if it does not."""
-        shape = self.shape
+    def allocation_note(self, held: TaskAllocation, shape: TaskResources | None = None) -> str:
+        """That a task (of this shape) holds more than it requests, and what to do; empty if it does not."""
+        shape = shape or self.shape
         if not held.why:
             return ""
         gpus, cpus = shape.total_gpus, shape.cpus * shape.nodes
@@ -87,10 +91,12 @@ class Target(msgspec.Struct, frozen=True, dict=True):
         problems = list(dict.fromkeys(found))
         if problems or max_gpus is None:
             return problems
-        held = max((self.allocation(shape) for shape in self.shapes), key=lambda each: each.gpus)
+        held, shape = max(
+            ((self.allocation(each), each) for each in self.shapes), key=lambda each: each[0].gpus
+        )
         if held.gpus <= max_gpus:
             return []
-        note = self.allocation_note(held)
+        note = self.allocation_note(held, shape)
         return [f"cluster.max_gpus: must be at least {held.gpus}, got {max_gpus}: {note}"]
 
     def check(self, *, max_gpus: int | None, folder: Path) -> None:

@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 
 from hpcsweep.cluster.simulated.nodes import Nodes
 from hpcsweep.core.cluster_protocol import TaskResources
-from hpcsweep.core.events import BatchPlanned, RunFinished, RunsAssigned
+from hpcsweep.core.events import BatchPlanned, RunFinished, RunsAssigned, SweepOutcome
+from hpcsweep.core.expressions import Expression
+from hpcsweep.core.run_resources import RunResources
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver.gpu_throttle import ShapedUsage, fit_throttles
 from hpcsweep.driver.shapes import Demand, Room, array_key, share_tasks
 from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec.load import read_spec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
+from tests.doubles import FolderCluster
+from tests.driver.sweeps import drive
 
 # --------------------------------------------------------------------------- arithmetic
 
@@ -210,3 +215,52 @@ def test_runs_of_all_gpus_take_their_turn_among_small_ones(tmp_path: Path, wait:
         started += [run.trial for run in runs]
     assert sorted(started) == list(range(40))
     assert max(abs(trial - position) for position, trial in enumerate(started)) <= 8
+
+
+def test_tasks_that_do_two_runs_at_a_time_keep_the_cap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = sweep(tmp_path / "alike", {"gpus": 1, "time": "30m"})
+    peak = Peak(monkeypatch)
+    resources = {"gpus": GPUS, "time": {"per_unit": "5m"}}
+    site = {"gpus": 8, "wait": 30, "preemptions": 3.0, "spread": 2.0}
+    events = sweep(tmp_path / "shaped", resources, reuse=True, concurrent=2, simulated=site)
+    assert decisions(events) == decisions(alike)
+    assert peak.most == 8
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_the_gpu_budget_counts_each_run_with_its_own_gpus_and_limit(tmp_path: Path, *, reuse: bool) -> None:
+    events = sweep(
+        tmp_path,
+        {"gpus": GPUS, "time": {"base": "2m", "per_unit": "1m"}},
+        reuse=reuse,
+        simulated={"preemptions": 3.0, "requeue": False, "wait": 30},
+        sections={"budget": {"gpu_hours": 0.6}},
+    )
+    state = SweepState.replay(events)
+    assert state.ended is not None
+    assert state.ended.reason.startswith("budget.gpu_hours 0.6 is used up")
+    assert 0.2 < state.spent_gpu_s / 3600 <= 0.6
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_run_whose_needs_cannot_be_computed_pauses_the_sweep_and_says_which(
+    tmp_path: Path, *, reuse: bool
+) -> None:
+    """The value is so rare that nothing tried it when the spec was read."""
+    settings: dict[str, Any] = {
+        "resources": RunResources(gpus=Expression("1 if x < 0.9 else 1 / (x - x)")),
+        "shape": TaskResources(gpus=1),
+        "idle_s": 60.0 if reuse else None,
+    }
+    cluster = FolderCluster(tmp_path / "controller")
+    driver = drive(tmp_path / "results", cluster, **settings)
+    assert driver.state.ended is not None
+    assert driver.state.ended.outcome is SweepOutcome.PAUSED
+    trial = next(each for each in driver.state.trials if each.config["x"] >= 0.9)
+    expression = "'1 if x < 0.9 else 1 / (x - x)'"
+    assert driver.state.ended.reason == (
+        f"resources.gpus: {expression} cannot be computed for x={trial.config['x']}: float division by zero "
+        f"(trial {trial.trial} rung 0): fix the spec, then launch again"
+    )
