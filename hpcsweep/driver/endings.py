@@ -199,7 +199,7 @@ class Endings:
         decides = batch.reuse or not requeued or waits
         if stopped and decides:
             return failures.finished(batch, self.as_stopped(result, stopped))
-        guessed = failures.limit_was_guessed(batch, result, why, settings=self._settings)
+        guessed = failures.limit_was_guessed(batch, run, result, why, settings=self._settings)
         exhausted = failures.retries_exhausted(run, result, why, settings=self._settings, guessed=guessed)
         if exhausted and decides:
             cancelled = why is Interruption.CANCELLED and run.cancels

@@ -21,6 +21,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import Run
 from hpcsweep.core.outcomes import AT_ONCE_S, FACTS, without_numbers
+from hpcsweep.core.run_resources import MOST_GUESSES
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.store.batch import Result
@@ -156,9 +157,11 @@ def classify_interruption(
 
 
 def limit_was_guessed(
-    batch: BatchState, result: Result, why: Interruption, *, settings: DriverConfig
+    batch: BatchState, run: Run, result: Result, why: Interruption, *, settings: DriverConfig
 ) -> bool:
     """Whether the attempt reached a time limit that was learned from other runs."""
+    if run.short_guesses >= MOST_GUESSES:  # it had the first limit again
+        return False
     given = batch.assigned.get(RunId(result.trial, result.rung))
     time_s = (given.time_s if given is not None else 0) or batch.time_s
     return why is Interruption.TIMEOUT and settings.resources.is_guess(time_s)
