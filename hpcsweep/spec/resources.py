@@ -34,7 +34,7 @@ from hpcsweep.core.run_resources import (
 )
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
-from hpcsweep.core.units import format_duration, format_memory, parse_duration, parse_memory
+from hpcsweep.core.units import LARGEST_MIB, format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.errors import SpecError
 from hpcsweep.options import Memory, Section, TimeLimit, Whole, read_time_limit
 
@@ -354,7 +354,10 @@ def check_resources(
 
 
 def sample_needs(resources: RunResources, space: Space | None, plan: SchedulerPlan | None) -> list[RunNeeds]:
-    """What runs of random and extreme configurations need, at the rungs of the plan."""
+    """What runs of random and extreme configurations need, at the rungs of the plan.
+
+    Of memory that grows it is the most: what a site does not have is found before the sweep begins.
+    """
     if (constant := resources.constant) is not None:
         return [RunNeeds(RunContext({}, 1), constant)]
     if space is None:
@@ -363,7 +366,8 @@ def sample_needs(resources: RunResources, space: Space | None, plan: SchedulerPl
     for path, expression, _ in resources.expressions():
         names.setdefault(path.split(".")[1], []).extend(sorted(expression.names))
     contexts = [context for context in _contexts(resources, space, plan) if not context.attempt]
-    return [RunNeeds(context, resources.of(context), names) for context in contexts]
+    most = [context._replace(lacked_mib=LARGEST_MIB) for context in contexts]
+    return [RunNeeds(run, resources.of(run), names) for run in most]
 
 
 def _contexts(resources: RunResources, space: Space, plan: SchedulerPlan | None) -> Iterator[RunContext]:

@@ -83,6 +83,10 @@ def test_the_first_runs_of_what_is_learned_get_the_most_that_may_be_asked_for() 
     assert most.largest_run == TaskResources(mem_mib=65536, time_s=43200)
 
 
+def test_the_most_memory_that_a_run_may_get_must_be_there() -> None:
+    assert load({"mem": {"start": "16G", "max": "128G"}}).largest_run.mem_mib == 131072
+
+
 def test_changed_resources_leave_the_sweep_the_same() -> None:
     assert load({"gpus": "1 if width < 999 else 2"}).identity() == load({"gpus": 1}).identity()
 
