@@ -13,6 +13,7 @@ import pytest
 
 from hpcsweep.core.events import BatchPlanned, Interruption, RunFinished, RunInterrupted
 from hpcsweep.store.layout import Layout
+from tests.effort import by_effort
 from tests.lazy import LazyModule
 from tests.worker.test_ranks import MEET
 
@@ -189,11 +190,12 @@ def train(trial):
 """
 
 
+@pytest.mark.parametrize("launcher", by_effort(["srun"], ["srun", "torchrun", "accelerate"]))
 def test_data_parallel_training_that_loses_a_rank_and_is_preempted_ends_like_a_single_process(
-    slurm: PrivateSlurm, tmp_path: Path
+    slurm: PrivateSlurm, tmp_path: Path, launcher: str
 ) -> None:
     sets = (
-        "train.launcher=srun",
+        f"train.launcher={launcher}",
         "train.processes=2",
         "scheduler={name: fifo, max_resource: 7}",
         "resources={nodes: 2, cpus: 2, time: 10m}",
