@@ -144,9 +144,37 @@ def status(
 
 
 @app.command()
+def trials(
+    folder: Folder,
+    n: Annotated[int | None, typer.Option("-n", min=1, metavar="N", help="Show so many trials.")] = 10,
+    all_: Annotated[bool, typer.Option("--all", help="Show all trials.")] = False,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Order by a parameter, metric or column, the largest first with `-` before it. "
+            "Default: best first.",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="EXPRESSION", help="Only trials for which this holds, such as `lr < 0.01`."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List trials, best first: value, metrics, resource, status, cost and configuration."""
+    from hpcsweep.cli.trials import trials as run
+
+    run(folder, n=None if all_ else n, sort=sort, where=where, json=json)
+
+
+@app.command()
 def best(
     folder: Folder,
     json: Json = False,
+    n: Annotated[
+        int | None, typer.Option("-n", min=1, metavar="N", help="List so many of the best configurations.")
+    ] = None,
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Print the command that trains it again from scratch.")
     ] = False,
@@ -163,12 +191,18 @@ def best(
     if rerun:
         from hpcsweep.cli.status import rerun as run_rerun
 
-        if json:
-            raise typer.BadParameter("--json and --rerun exclude each other")
+        if json or n is not None:
+            other = "--json" if json else "-n"
+            raise typer.BadParameter(f"{other} and --rerun exclude each other")
         run_rerun(folder, trial=trial, output=output, start=start)
         return
     if start or trial is not None or output is not None:
         raise typer.BadParameter("--start, --trial and --output need --rerun")
+    if n is not None:
+        from hpcsweep.cli.trials import best as run_list
+
+        run_list(folder, n=n, json=json)
+        return
     from hpcsweep.cli.status import best as run
 
     run(folder, json=json)

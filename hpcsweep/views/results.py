@@ -6,18 +6,21 @@ import contextlib
 import os
 from collections.abc import Callable
 from functools import cached_property
+from html import escape
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hpcsweep.core.events import Outcome, classify_failure
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import plural
 from hpcsweep.errors import FolderError
 from hpcsweep.store.compaction import read_tables
 from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.views.folder import ResultsFolder, best_of, read_provenance
 from hpcsweep.views.tables import (
+    KEYS,
     attempts_table,
     metrics_table,
     read_part,
@@ -26,10 +29,15 @@ from hpcsweep.views.tables import (
     trials_table,
     whole_table,
 )
+from hpcsweep.views.trial_rows import best_rows, rows_frame, trial_rows
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+
+#: Configurations that a notebook shows.
+SHOWN: Final = 10
 
 
 class Results:
@@ -83,6 +91,48 @@ class Results:
 
     def __repr__(self) -> str:
         return f"Results({str(self.path)!r}{', simulated' if self.simulated else ''})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: how far the sweep is, and its best configurations."""
+        state = self.folder.state
+        trials = f"{plural(len(state.trials), 'trial')}{', simulated' if self.simulated else ''}"
+        title = f"<p><b>{escape(self.name)}</b>: {trials}, {escape(self.folder.progress.status)}</p>"
+        columns = ["trial", "value", "resource", "rung", "seconds"]
+        best = self.best_configurations(SHOWN)
+        shown = (
+            [*columns, *(name for name in map(str, best) if name.startswith("config."))] if len(best) else []
+        )
+        return title + (best[shown].to_html(index=False) if shown else "<p>no value yet</p>")
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """All that is known of each trial, `config` and `metrics` as mappings. Reads the journal."""
+        # In this order: processes that replay a journal after pyarrow has read may be aborted as they end.
+        state, events = self.folder.state, self.folder.events
+        last: dict[int, dict[str, float]] = {}
+        table = self._metrics_table
+        trials = table["trial"].to_numpy() if len(table) else ()
+        for name in table.column_names[len(KEYS) :]:
+            for trial, value in zip(trials, table[name].to_pylist(), strict=True):
+                if value is not None:
+                    last.setdefault(int(trial), {})[name] = value
+        return trial_rows(state, events, last)
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """One row for each trial with all that is known of it: `config.*`, `metrics.*`, cost, times, seed.
+
+        Metrics are those reported last. `started` and `ended` are timestamps, `duration` is the time between
+        them; whole numbers are whole numbers, also where some are missing. Reads the journal.
+        """
+        return rows_frame(self.rows)
+
+    def best_configurations(self, n: int = 10) -> pd.DataFrame:
+        """The best `n` configurations, best first, in the columns of `trials_dataframe`.
+
+        Of a configuration that is trained several times it is the row of the first training, with the mean
+        as its value.
+        """
+        return rows_frame(best_rows(self.rows, self.folder.state, n))
 
     @property
     def metric(self) -> str:
@@ -140,13 +190,17 @@ class Results:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row for each trial, rung and step that reported."""
+        return to_frame(self._metrics_table)
+
+    @property
+    def _metrics_table(self) -> pa.Table:
         tables = self._tables
         if tables is not None:
             with contextlib.suppress(FileNotFoundError):
                 metrics = whole_table(self._layout, tables.parts, tables.raw, self.skipped)
                 if not tables.raw or read_tables(self._layout) == tables:
-                    return to_frame(metrics)
-        return to_frame(metrics_table(self._layout, self.folder.events, self.skipped))
+                    return metrics
+        return metrics_table(self._layout, self.folder.events, self.skipped)
 
     def _table(self, name: str, build: Callable[[SweepState], pa.Table]) -> pa.Table:
         if self._tables is not None:

@@ -369,7 +369,7 @@ def read_part(path: Path) -> pa.Table:
         with open(open_regular(path), "rb") as file, pq.ParquetFile(file) as part:
             metadata = part.schema_arrow.metadata or {}
             check_version(int(metadata.get(PARQUET_VERSION, b"1")), path)
-            return part.read().replace_schema_metadata(None)
+            return part.read(use_threads=False).replace_schema_metadata(None)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
