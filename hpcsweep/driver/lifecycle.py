@@ -70,6 +70,9 @@ class GpuBudget:
         self.idle_s = min(self.time_s, (settings.idle_s or 0.0) + start_up_s + LEAVING_S)
         #: What one more task may take where they differ; None: as all.
         self.next_gpu_s: float | None = None
+        if settings.resources.constant is None:
+            least = settings.smallest
+            self.next_gpu_s = self.run_gpu_s(least.total_gpus, least.time_s, new=True)
         #: With reuse: a limit that a run may be given where its own does not fit any more; 0: unknown.
         self.short_s = 0
 
