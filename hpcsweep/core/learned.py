@@ -86,40 +86,63 @@ def _encoder(domain: Any) -> tuple[Callable[[Any], list[float]], int] | None:
             return None
 
 
-class _Model(NamedTuple):
-    """`log y` as a mean and, unless that explains nothing, weights of centred features.
+class Used(NamedTuple):
+    """What one run took of something.
 
     Attributes:
-        residuals: Quantile of all runs, and by group of those with enough.
+        group: Runs of one group are compared with each other, once there are enough.
+        amount: In all. `units`: for so many, beside what does not depend on them.
+        start_up: That part, None where unknown.
     """
 
+    config: Config
+    group: Hashable
+    amount: float
+    units: int = 1
+    start_up: float | None = None
+
+
+class _Model(NamedTuple):
+    """`log y` of a unit as a mean and, unless that explains nothing, weights of centred features.
+
+    Attributes:
+        start_up: What does not depend on the units, in the median.
+        quantile: Of the residuals of all runs. `by_group`: of groups with enough runs.
+    """
+
+    start_up: float
     mean: float
     weights: Floats | None
     centre: Floats
     quantile: float
     by_group: Mapping[Hashable, float]
 
-    def upper(self, features: Sequence[float], group: Hashable) -> float:
+    def upper(self, features: Sequence[float], group: Hashable, units: int) -> float:
         """What most runs of this configuration and group stay below."""
-        explained = (
-            0.0 if self.weights is None else float((np.asarray(features) - self.centre) @ self.weights)
-        )
-        return math.exp(self.mean + explained + self.by_group.get(group, self.quantile))
+        explained = 0.0
+        if self.weights is not None:
+            explained = float((np.asarray(features) - self.centre) @ self.weights)
+        each = math.exp(self.mean + explained + self.by_group.get(group, self.quantile))
+        return self.start_up + each * units
 
 
 class Quantity:
-    """A positive quantity of runs, of which an upper bound is predicted by configuration."""
+    """A positive quantity of runs, of which an upper bound is predicted by configuration.
 
-    def __init__(self, quantile: float) -> None:
+    Taking in a run costs next to nothing: its configuration is looked at only when a model is made.
+    """
+
+    def __init__(self, features: Features, quantile: float) -> None:
+        self._features = features
         self._quantile = quantile
-        self._rows: list[tuple[list[float], Hashable, float]] = []
+        self._rows: list[Used] = []
         self.count = 0
         self._fitted = 0
         self._model: _Model | None = None
 
-    def add(self, features: list[float], group: Hashable, value: float) -> None:
+    def add(self, row: Used) -> None:
         """A run took so much."""
-        self._rows.append((features, group, value))
+        self._rows.append(row)
         self.count += 1
         if len(self._rows) >= 2 * MOST:
             del self._rows[:-MOST]
@@ -133,17 +156,23 @@ class Quantity:
     def _is_due(self) -> bool:
         return self.count >= max(LEAST, self._fitted + 1, self._fitted * _GROWTH)
 
-    def upper(self, features: Sequence[float], group: Hashable) -> float | None:
+    def upper(self, config: Config, group: Hashable, *, units: int = 1) -> float | None:
         """What most runs like that stay below; None while too little is known."""
         if self._is_due:
-            self._model = _fit(self._rows[-MOST:], self._quantile)
+            self._model = _fit(self._rows[-MOST:], self._features, self._quantile)
             self._fitted = self.count
-        return None if self._model is None else self._model.upper(features, group)
+        if self._model is None:
+            return None
+        return self._model.upper(self._features.encode(config), group, units)
 
 
-def _fit(rows: Sequence[tuple[list[float], Hashable, float]], quantile: float) -> _Model:
-    logs = np.log([max(value, 1e-9) for _, _, value in rows])
-    features = np.array([each for each, _, _ in rows], dtype=float).reshape(len(rows), -1)
+def _fit(rows: Sequence[Used], encoder: Features, quantile: float) -> _Model:
+    known = [row.start_up for row in rows if row.start_up is not None]
+    start_up = float(np.median(known)) if known else 0.0
+    # A run that took less than others need to start is put down to its units for a small part.
+    each = [max(row.amount - start_up, 0.1 * row.amount, 1e-9) / row.units for row in rows]
+    logs = np.log(each)
+    features = np.array([encoder.encode(row.config) for row in rows], dtype=float).reshape(len(rows), -1)
     mean, centre = float(np.mean(logs)), np.mean(features, axis=0)
     count = len(rows)
     # Without parameters each run is judged by the mean of the others.
@@ -159,14 +188,15 @@ def _fit(rows: Sequence[tuple[list[float], Hashable, float]], quantile: float) -
         if left @ left < _EXPLAINED * (residuals @ residuals):
             residuals, weights = left, found
     groups: dict[Hashable, list[float]] = {}
-    for (_, group, _), residual in zip(rows, residuals, strict=True):
-        groups.setdefault(group, []).append(float(residual))
+    for row, residual in zip(rows, residuals, strict=True):
+        groups.setdefault(row.group, []).append(float(residual))
     return _Model(
+        start_up,
         mean,
         weights,
         centre,
         float(np.quantile(residuals, quantile)),
-        {group: float(np.quantile(each, quantile)) for group, each in groups.items() if len(each) >= LEAST},
+        {group: float(np.quantile(of, quantile)) for group, of in groups.items() if len(of) >= LEAST},
     )
 
 
@@ -175,39 +205,29 @@ class LearnedNeeds:
 
     def __init__(self, state: SweepState, space: Space) -> None:
         self._state = state
-        self._features = Features(space)
-        self._seconds = Quantity(_TIME_QUANTILE)
-        self._memory = Quantity(_MEM_QUANTILE)
-        #: Seconds of runs beside those for their steps.
-        self._start_ups: list[float] = []
+        features = Features(space)
+        self._seconds = Quantity(features, _TIME_QUANTILE)
+        self._memory = Quantity(features, _MEM_QUANTILE)
 
     def apply(self, event: AnyEvent) -> None:
         """Take one event in."""
         if not isinstance(event, RunFinished | RunInterrupted):
             return
         completed = isinstance(event, RunFinished) and event.outcome is Outcome.COMPLETED
+        config = self._state.trials[event.trial].config
         if isinstance(event, RunInterrupted):
             whole = event.progressed and not event.mem_mib  # one that ran out would have taken more
         else:
             whole = completed
         if event.peak_mib and whole:
-            self._memory.add(self._encode(event.trial), event.rung, event.peak_mib)
+            self._memory.add(Used(config, event.rung, event.peak_mib))
         if not isinstance(event, RunFinished) or not completed or event.started is None:
             return
         units = self._state.run(event.run).resource - (event.start or 0)
         if units <= 0 or event.seconds <= 0:
             return
-        if event.unit_seconds:
-            self._start_ups.append(max(0.0, event.seconds - event.unit_seconds * units))
-            del self._start_ups[:-MOST]
-        start_up = self._start_up_s
-        each = max(event.seconds - start_up, 0.1 * event.seconds) / units
-        self._seconds.add(self._encode(event.trial), units, each)
-
-    @property
-    def _start_up_s(self) -> float:
-        """In the median; 0 while nothing is known of it."""
-        return float(np.median(self._start_ups)) if self._start_ups else 0.0
+        start_up = max(0.0, event.seconds - event.unit_seconds * units) if event.unit_seconds else None
+        self._seconds.add(Used(config, units, event.seconds, units, start_up))
 
     @property
     def revision(self) -> tuple[int, int]:
@@ -216,13 +236,10 @@ class LearnedNeeds:
 
     def time_s(self, config: Config, *, units: int) -> float | None:
         """Seconds that most runs of so many units stay below; None while too little is known."""
-        each = self._seconds.upper(self._features.encode(config), units)
-        return None if each is None else round(_TIME_SAFETY * (self._start_up_s + each * max(1, units)), 3)
+        upper = self._seconds.upper(config, units, units=max(1, units))
+        return None if upper is None else round(_TIME_SAFETY * upper, 3)
 
     def mem_mib(self, config: Config, *, rung: int) -> int | None:
         """Memory that runs like that stay below; None while too little is known."""
-        upper = self._memory.upper(self._features.encode(config), rung)
+        upper = self._memory.upper(config, rung)
         return None if upper is None else math.ceil(round(_MEM_SAFETY * upper, 3)) + _WORKER_MIB
-
-    def _encode(self, trial: int) -> list[float]:
-        return self._features.encode(self._state.trials[trial].config)

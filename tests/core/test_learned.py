@@ -12,7 +12,7 @@ import pytest
 from hpcsweep.core import learned
 from hpcsweep.core.domains import Choice, Float, Int
 from hpcsweep.core.events import AnyEvent, Config, Outcome, RunFinished, SweepStarted, TrialCreated
-from hpcsweep.core.learned import LEAST, Features, LearnedNeeds, Quantity
+from hpcsweep.core.learned import LEAST, Features, LearnedNeeds, Quantity, Used
 from hpcsweep.core.space import Parameter, Space
 from hpcsweep.core.state import SweepState
 
@@ -110,15 +110,15 @@ def test_models_are_made_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> No
     fits: list[int] = []
     fit = learned._fit
 
-    def counted(rows: Any, quantile: float) -> Any:
+    def counted(rows: Any, features: Features, quantile: float) -> Any:
         fits.append(len(rows))
-        return fit(rows, quantile)
+        return fit(rows, features, quantile)
 
     monkeypatch.setattr(learned, "_fit", counted)
-    quantity = Quantity(0.9)
+    quantity = Quantity(Features(SPACE), 0.9)
     for run in range(5000):
-        quantity.add([], 0, 1.0 + run % 3)
-        quantity.upper([], 0)
+        quantity.add(Used({}, 0, 1.0 + run % 3))
+        quantity.upper({}, 0)
     assert len(fits) < 10 + math.log(5000) / math.log(1.25)
     assert max(fits) <= learned.MOST
 
