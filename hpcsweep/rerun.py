@@ -110,6 +110,11 @@ def plan_rerun(folder: ResultsFolder, number: int | None) -> RerunPlan | None:
     if not layout.spec.exists():
         raise FolderError(f"{layout.spec}: is missing: it tells how trials are run; bring it back")
     spec = load_spec(layout.spec, stored=True)
+    if spec.train.launcher != "none":
+        raise SpecError(
+            f"--rerun: a run is several processes (train.launcher: {spec.train.launcher}), which only a task "
+            "starts: launch a sweep of another name with this configuration in `enqueue` and budget.trials: 1"
+        )
     trial = state.trials[number]
     last = trial.runs[rung] if rung is not None else trial.last_completed or trial.runs[-1]
     run = ManifestRun(

@@ -164,6 +164,14 @@ def test_printed_command_quotes_unprintable_values(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == f'a "site": step=4 loss={best["value"]}'
 
 
+def test_a_run_of_several_processes_is_left_to_a_sweep(tmp_path: Path) -> None:
+    root = project(tmp_path, "script")
+    swept(root, "--set", "budget.trials=1", "--set", "train.launcher=srun")
+    refused = hpcsweep(root, "best", "results/again", "--rerun")
+    assert refused.exit_code == 2
+    assert "is several processes (train.launcher: srun), which only a task starts" in refused.stderr
+
+
 def test_start_trains_and_prints_the_result(tmp_path: Path) -> None:
     root = project(tmp_path, "command")
     best = swept(root, "--set", "budget.trials=2")
