@@ -24,7 +24,7 @@ from hpcsweep.core.cluster_protocol import (
     TaskResources,
     TaskState,
 )
-from hpcsweep.core.events import Config, Interruption, Outcome
+from hpcsweep.core.events import CheckpointSizes, Config, Interruption, Outcome
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.batch import Header, ManifestRun, Program, Result, new_results, write_manifest
 from hpcsweep.store.layout import Layout
@@ -189,6 +189,7 @@ def test_three_tasks_on_two_gpus_after_a_wait(tmp_path: Path) -> None:
         node="node001",
         job="1_2",
         unit_seconds=1.0,
+        checkpoints=CheckpointSizes(),
     )
     assert [site.cluster.usage.task_seconds(until) for until in (5.0, 10.0, 15.0, 25.0, 99.0)] == [
         0,
