@@ -139,6 +139,7 @@ def print_scripts(session: Session, rungs: Sequence[RungShapes]) -> None:
     name = f"{spec.name}-SWEEP-1-1"
     folder, capped = session.layout.batch(name).root, spec.budget.gpu_hours is not None
     seen: set[TaskResources] = set()
+    shown: set[tuple[str, ...]] = set()
     for rung in rungs:
         for run, _ in rung.shapes:
             task = spec.task_shape(reuse=target.reuse, run=run, lanes=target.shape.lanes, turns=1)
@@ -149,12 +150,16 @@ def print_scripts(session: Session, rungs: Sequence[RungShapes]) -> None:
             script = target.cluster.script(Batch(name, folder, 1, 1, shape, requeue=not capped))
             if script is None:
                 return
+            lines = script.splitlines()
+            if tuple(lines) in shown:  # schedulers count whole minutes
+                continue
+            shown.add(tuple(lines))
             typer.echo("")
             if not first:
-                first = script.splitlines()
+                first = lines
                 typer.echo(f"script of {shape_text(shape)} (rung {rung.rung}):\n\n{script}")
                 continue
-            lines = [line for line in script.splitlines() if line not in first]
+            lines = [line for line in lines if line not in first]
             typer.echo(f"for {shape_text(shape)} (rung {rung.rung}) with:")
             for line in lines:
                 typer.echo(line)

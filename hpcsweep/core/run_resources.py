@@ -242,7 +242,9 @@ def _amount(
         return given
     found = _seconds_or_size(path, given, values, parse=parse)
     if not 0 < found <= most:
-        raise ValueError(f"{path}: must give more than 0, {_got(given, found, values)}")
+        largest = format_memory(most) if parse is parse_memory else format_duration(most)
+        expected = "must give more than 0" if found <= 0 else f"must give at most {largest}"
+        raise ValueError(f"{path}: {expected}, {_got(given, found, values)}")
     return math.ceil(found)
 
 

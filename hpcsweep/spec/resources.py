@@ -120,6 +120,7 @@ def _is_duration(text: str) -> bool:
 
 
 def _seconds(value: Any) -> Any:
+    _refuse_auto(value, "base and per_unit", "time", "90s")
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
     try:
@@ -128,6 +129,19 @@ def _seconds(value: Any) -> Any:
         if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()) or _is_duration(value):
             raise
     return _expression(value, "a time with its unit such as 90s")
+
+
+def _refuse_auto(value: Any, keys: str, what: str, example: str) -> None:
+    if value == AUTO:
+        raise ValueError(
+            f"must be a {what} with its unit such as {example} or an expression over parameters, got 'auto'; "
+            f"leave out {keys} to have it learned"
+        )
+
+
+def _start(value: Any) -> Any:
+    _refuse_auto(value, "start", "size", "16G")
+    return _memory(value)
 
 
 def _written(format_number: Callable[[Any], str]) -> PlainSerializer:
@@ -193,7 +207,7 @@ class RunTime(_Given):
 
 Start: TypeAlias = Annotated[
     Any,
-    BeforeValidator(lambda value: _memory(value) if value != AUTO else _expression(AUTO, "a size")),
+    BeforeValidator(_start),
     _written(format_memory),
     WithJsonSchema({"type": ["string", "null"], "examples": ["16G", "'8G' if wide else '4G'"]}),
 ]

@@ -72,3 +72,19 @@ def test_plan_shows_how_many_runs_of_each_shape_and_what_the_scripts_ask_for(
         "#SBATCH --gres=gpu:4",
         "#SBATCH --time=122",
     ]
+
+
+def test_plan_shows_a_script_once_where_limits_differ_by_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resources = {"gpus": 1, "time": {"base": "2m", "per_unit": "1s"}}
+    spec = read_spec(SPEC | {"resources": resources}, source="s.yaml", folder=tmp_path)
+    where = target(spec, reuse=False)
+    rungs = print_shapes(spec, where, make_scheduler(spec).plan())
+    capsys.readouterr()
+    print_scripts(Session(spec, tmp_path, target=where), rungs)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith(("script of", "for ", "#SBATCH --time"))] == [
+        "script of 1 GPU, 1 CPU, at most 2.02 min (rung 0):",
+        "#SBATCH --time=3",
+    ]

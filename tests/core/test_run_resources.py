@@ -91,6 +91,13 @@ def test_inactive_parameters_are_none() -> None:
             "resources.mem: must give more than 0, got 0 of 'width - 2048' for width=2048",
         ),
         (
+            {"mem_mib": text("width * 2 ** 40")},
+            (
+                "resources.mem: must give at most 1048576T, got 2251799813685248 of 'width * 2 ** 40' for "
+                "width=2048"
+            ),
+        ),
+        (
             {"mem_mib": text("'16' if width else 1")},
             (
                 "resources.mem: \"'16' if width else 1\": must be a size with its unit such as 500M or 16G, "
