@@ -140,12 +140,12 @@ def test_changed_resources_leave_the_sweep_the_same() -> None:
             {"time": {"base": "auto", "per_unit": "auto"}, "mem": {"start": "auto", "max": "8G"}},
             [
                 (
-                    "s.yaml: resources.mem.start: must be a size with its unit such as 16G or an expression over "
-                    "parameters, got 'auto'; leave out start to have it learned"
+                    "s.yaml: resources.mem.start: must be a size with its unit such as 16G or an expression "
+                    "over parameters, got 'auto'; leave out start to have it learned"
                 ),
                 *(
-                    f"s.yaml: resources.time.{key}: must be a time with its unit such as 90s or an expression "
-                    "over parameters, got 'auto'; leave out base and per_unit to have it learned"
+                    f"s.yaml: resources.time.{key}: must be a time with its unit such as 90s or an "
+                    "expression over parameters, got 'auto'; leave out base and per_unit to have it learned"
                     for key in ("base", "per_unit")
                 ),
             ],
