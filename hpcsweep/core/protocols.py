@@ -181,7 +181,7 @@ class Scheduler(Protocol):
     #     population: bool             see `SchedulerPlan`
     #     reports_option: str          the option with which it needs reports
     # Lists that let checkpoints be removed that nothing can need any more; they only grow, but for a
-    # `SweepResumed`, after which they may be others:
+    # `SweepResumed` and a `ParametersSuggested` with more trials, after which they may be others:
     #     dropped: Sequence[int]  trials with a value that will never be promoted nor cloned
     #     trained: Sequence[int]  trials that were trained to the last resource; they go on only where that
     #                             is raised

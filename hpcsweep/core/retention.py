@@ -15,6 +15,7 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     CheckpointsDropped,
+    ParametersSuggested,
     RunFinished,
     RunId,
     RunInterrupted,
@@ -96,7 +97,7 @@ class Retention:
                     self.removable.pop(trial, None)
                     self._trained.discard(trial // self._state.repeats)
                     self._failed.discard(trial // self._state.repeats)
-            case SweepResumed() | SweepExtended():
+            case SweepResumed() | SweepExtended() | ParametersSuggested(more_trials=True):
                 self._seen = {"dropped": 0, "trained": 0}
                 self._done.clear()
                 self._trained.clear()

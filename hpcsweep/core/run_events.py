@@ -194,11 +194,13 @@ class ParametersSuggested(RunEvent, frozen=True, tag="parameters_suggested", gc=
         parameters: Those that it lacked: name -> domain, as in the spec.
         values: What they had in the run; from now on part of its configuration.
         unused: Parameters that earlier runs suggested first and that this one, run to its end, did not.
+        more_trials: The space was exhausted, and has grown by it: more trials may start.
     """
 
     parameters: dict[str, dict[str, Any]] = {}
     values: Config = {}
     unused: tuple[str, ...] = ()
+    more_trials: bool = False
 
 
 class RunRetried(RunEvent, frozen=True, tag="run_retried", gc=False):

@@ -138,6 +138,8 @@ class SweepState(BatchFold):
     def _parameters_suggested(self, event: ParametersSuggested) -> None:
         assert self.started is not None, "what never began suggests nothing"
         self.started = with_suggested(self.started, event)
+        if event.more_trials:
+            self.no_more_trials = None
         first = event.trial - self.trials[event.trial].repeat
         for trial in self.trials[first : first + self.repeats]:
             space = self.started.identity["space"]

@@ -23,11 +23,13 @@ class Growth(NamedTuple):
         new_searcher: A fresh searcher, as what one keeps of the space before is of no use.
         spec: The text of the spec with these parameters added.
         mode: Of its file.
+        ends: Whether the sweep ends in any space, so that one which was exhausted may go on in a grown one.
     """
 
     new_searcher: Callable[[], Searcher]
     spec: Callable[[Mapping[str, Any]], str]
     mode: int
+    ends: bool = True
 
 
 class DriverConfig(msgspec.Struct, frozen=True):

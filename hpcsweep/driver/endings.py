@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -19,7 +19,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import Run
 from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.state import SweepState
-from hpcsweep.core.suggestions import NAME, added_parameters
+from hpcsweep.core.suggestions import NAME, Form, added_parameters, grown
 from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.live_batches import BatchWatch
@@ -56,7 +56,17 @@ class Endings:
             parameters, values = (
                 {name: each[name] for name in names} for each in (told.parameters, told.values)
             )
-            yield ParametersSuggested(result.trial, result.rung, parameters, values, unused)
+            yield ParametersSuggested(
+                result.trial, result.rung, parameters, values, unused, self._more_trials(parameters)
+            )
+
+    def _more_trials(self, parameters: Mapping[str, Form]) -> bool:
+        """Whether an exhausted space grows by these parameters, and the sweep ends in the grown one."""
+        growth, started, exhausted = self._settings.growth, self._state.started, self._state.no_more_trials
+        if growth is None or started is None or exhausted is None:
+            return False
+        space = started.identity.get("space", {})
+        return growth.ends and exhausted.cause == "space" and grown(space, parameters) != space
 
     def is_tried_again(self, result: Result) -> bool:
         assert result.outcome is not None

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from hpcsweep.core.events import (
     AnyEvent,
     ConfigsEnqueued,
+    ParametersSuggested,
     RunFinished,
     RunReported,
     RunRetried,
@@ -179,7 +180,7 @@ class ASHA:
                 self._extend(max_resource=most, brackets=brackets)
                 self.trained = []
                 self._reset_dropped()
-            case SweepResumed():
+            case SweepResumed() | ParametersSuggested(more_trials=True):
                 self._exhausted = ""
                 self._reset_dropped()
             case _:

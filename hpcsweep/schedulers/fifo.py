@@ -8,6 +8,7 @@ from hpcsweep.core.events import (
     AnyEvent,
     ConfigsEnqueued,
     Outcome,
+    ParametersSuggested,
     RunFinished,
     SweepExtended,
     SweepResumed,
@@ -98,7 +99,7 @@ class Fifo:
                     self._resource = resource
                     self._behind |= self._completed
                     self._completed, self.dropped = {}, []
-            case SweepResumed():
+            case SweepResumed() | ParametersSuggested(more_trials=True):
                 self._exhausted = ""
             case _:
                 pass

@@ -17,6 +17,7 @@ from hpcsweep.core.events import (
     Config,
     ConfigsEnqueued,
     Outcome,
+    ParametersSuggested,
     RunFinished,
     RunRetried,
     SweepResumed,
@@ -202,7 +203,7 @@ class PBT:
                 self._enqueued += len(event.configs)
             case TrialsExhausted():
                 self._exhausted = event.cause
-            case SweepResumed():
+            case SweepResumed() | ParametersSuggested(more_trials=True):
                 self._exhausted = ""
             case _:
                 pass

@@ -13,6 +13,7 @@ from hpcsweep.core.events import (
     AnyEvent,
     ConfigsEnqueued,
     Outcome,
+    ParametersSuggested,
     RunFinished,
     RunRetried,
     SweepExtended,
@@ -150,7 +151,7 @@ class SynchronousHalving:
             case SweepExtended():
                 self._extend(event.identity.get("scheduler", {}))
                 self._reset_dropped()
-            case SweepResumed():
+            case SweepResumed() | ParametersSuggested(more_trials=True):
                 self._exhausted = ""
                 for bracket in self._brackets:
                     if bracket.ladder != bracket.whole:  # more trials may start than when it was closed

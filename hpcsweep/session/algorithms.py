@@ -70,10 +70,13 @@ def space_growth(spec: SweepSpec, *, resolved: str) -> Growth | None:
     more = Space((*spec.space.parameters, Parameter("-", Float(0.0, 1.0), added=True)))
     if make_searcher(spec, resolved=resolved).problems(more):
         return None
+    budget = spec.budget
+    bounded = any(limit is not None for limit in (budget.trials, budget.gpu_hours, budget.time))
     return Growth(
         functools.partial(make_searcher, spec, resolved=resolved),
         lambda parameters: spec.with_added(parameters).yaml,
         file_mode(spec.cluster.environment),
+        ends=bounded or not make_scheduler(spec).plan().open_ended,
     )
 
 

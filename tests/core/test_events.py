@@ -130,7 +130,9 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "trial_stopped", "trial": 3, "reason": "stopped by the user", "request": "r.json"},
     ),
     (
-        ParametersSuggested(3, 1, {"depth": {"type": "int", "low": 1, "high": 4}}, {"depth": 2}, ("width",)),
+        ParametersSuggested(
+            3, 1, {"depth": {"type": "int", "low": 1, "high": 4}}, {"depth": 2}, ("width",), more_trials=True
+        ),
         {
             "event": "parameters_suggested",
             "trial": 3,
@@ -138,6 +140,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "parameters": {"depth": {"type": "int", "low": 1, "high": 4}},
             "values": {"depth": 2},
             "unused": ["width"],
+            "more_trials": True,
         },
     ),
     (

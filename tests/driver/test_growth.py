@@ -13,10 +13,11 @@ import pytest
 
 from hpcsweep.core.events import ParametersSuggested, TrialCreated
 from hpcsweep.core.protocols import Scheduler, Searcher
-from hpcsweep.core.space import Float, Parameter, Space
+from hpcsweep.core.space import Choice, Float, Parameter, Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.driver import Growth
+from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.synchronous import Hyperband
@@ -29,6 +30,7 @@ from hpcsweep.store.run_files import Suggestions
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import STARTED, drive, events, make_driver, of_kind
 
+FINITE = Space((Parameter("x", Choice((0.25, 0.5))),))
 SPACE = Space((Parameter("x", Float(0.0, 1.0)),))
 FIRST = (msgspec.structs.replace(STARTED, identity=STARTED.identity | {"space": {"x": {"type": "float"}}}),)
 DEPTH = {"type": "int", "low": 1, "high": 9, "log": False}
@@ -60,14 +62,19 @@ SEARCHERS: dict[str, Callable[[], Searcher]] = {
 
 
 def to_the_end(
-    root: Path, searcher: Callable[[], Searcher], *, scheduler: Callable[[], Scheduler], restarts: bool
+    root: Path,
+    searcher: Callable[[], Searcher],
+    *,
+    scheduler: Callable[[], Scheduler],
+    restarts: bool,
+    **others: Any,
 ) -> SweepState:
     options: dict[str, Any] = {
         "first": FIRST,
         "space": SPACE,
         "max_trials": 24,
         "growth": growth(searcher),
-    }
+    } | others
     cluster = Defining(root.parent / f"{root.name}-controller", per_poll=3)
     while True:
         first = () if (root / "journal").exists() else FIRST
@@ -109,6 +116,44 @@ def test_what_a_run_suggests_is_searched_from_then_on_whatever_is_restarted(
         assert json.loads(Layout(tmp_path / name).spec.read_bytes()) == added
         replayed = SweepState.replay(events(tmp_path / name))
         assert [trial.config for trial in replayed.trials] == configs[0]
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        functools.partial(Fifo, max_resource=1),
+        functools.partial(ASHA, max_resource=9),
+        functools.partial(Hyperband, max_resource=9),
+        functools.partial(PBT, population=6, max_resource=4, interval=1, space=FINITE, seed=1),
+    ],
+)
+def test_a_space_that_was_exhausted_before_it_grew_is_searched_on(tmp_path: Path, scheduler: Any) -> None:
+    states = [
+        to_the_end(tmp_path / name, Random, scheduler=scheduler, restarts=restarts, space=FINITE)
+        for name, restarts in (("quiet", False), ("restarted", True))
+    ]
+    configs = [[trial.config for trial in state.trials] for state in states]
+    assert configs[0] == configs[1]
+    started = [event for event in of_kind(tmp_path / "quiet", TrialCreated) if event.parent is None]
+    created = [event.config for event in started]
+    assert sorted(config["x"] for config in created[:2]) == [0.25, 0.5]
+    assert {tuple(config) for config in created[2:]} == {("x", "depth")}
+    assert any(event.more_trials for event in of_kind(tmp_path / "quiet", ParametersSuggested))
+
+
+def test_a_sweep_that_only_its_space_ends_stays_at_its_end(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "space": FINITE,
+        "max_trials": None,
+        "growth": growth(Random)._replace(ends=False),
+    }
+    state = to_the_end(
+        tmp_path / "s", Random, scheduler=functools.partial(Fifo, max_resource=1), restarts=False, **options
+    )
+    assert len(state.trials) == 2
+    assert added_parameters(state.started) == {"depth": DEPTH | {"added": True}}
+    assert state.ended is not None
+    assert state.ended.reason == "the search space is exhausted after 2 configurations"
 
 
 def test_all_repeats_of_a_configuration_have_what_one_suggested(tmp_path: Path) -> None:
