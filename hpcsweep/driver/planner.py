@@ -163,6 +163,11 @@ class Planner:
         others = sum(isinstance(decision, Promote | Clone) for decision in decisions)
         if self._settings.max_trials is not None:
             starts = min(starts, max(0, self._settings.max_trials - self._state.configurations))
+        space = self._history.space
+        if space.size is not None and self._searcher.is_exhaustible(space):
+            left = space.size - self._history.proposed + len(self._state.enqueued)
+            # That nothing is left is known once a task was free and the searcher asked.
+            starts = min(starts, max(left, 0 if self._state.live else 1))
         runs = starts * self._repeats.count
         return (runs if new is None else min(runs, new)) + others * self._repeats.count
 

@@ -28,12 +28,14 @@ from hpcsweep.core.events import (
     TaskLeft,
 )
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.space import Choice, Parameter, Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.assigner import Assigner
 from hpcsweep.driver.effects import Cancel, EffectResult
 from hpcsweep.driver.job_control import Cancellations
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
+from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart, announce
 from hpcsweep.store.batch import ManifestRun, Result, write_result
 from hpcsweep.store.layout import BatchLayout
@@ -561,3 +563,13 @@ def test_a_batch_whose_tasks_can_take_no_run_is_a_failure() -> None:
         stage.look(at, phases=[Phase.FAILED], told=[*started(0), (StartId(0, 0), failed)])
     assert stage.state.live == {}
     assert stage.state.failed_batches_in_a_row == 1
+
+
+def test_no_more_tasks_are_submitted_than_a_finite_space_has_runs(tmp_path: Path) -> None:
+    space = Space((Parameter("x", Choice((0.25, 0.5, 0.75))),))
+    cluster = FolderCluster(tmp_path / "controller")
+    state = drive(
+        tmp_path / "s", cluster, space=space, scheduler=Fifo(max_resource=1), idle_s=60.0, max_tasks=None
+    ).state
+    assert len(state.trials) == 3
+    assert sum(len(batch.tasks) for batch in of_kind(tmp_path / "s", BatchPlanned)) == 3
