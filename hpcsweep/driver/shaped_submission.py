@@ -113,8 +113,8 @@ class ShapedSubmission(Submission):
         gpus, most = self.gpu_throttle.held_gpus(task), self.gpu_throttle.caps.gpus
         if gpus > most:
             raise UnknownNeeds(
-                f"a task for {run} holds {gpus} GPUs, and cluster.max_gpus is {most:g}: raise it, or change "
-                "resources.gpus"
+                f"a task for {run} holds {gpus} GPUs, and cluster.max_gpus is {most:g} (raise it, or change "
+                "resources.gpus)"
             )
         return gpus
 

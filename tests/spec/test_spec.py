@@ -723,8 +723,9 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["cluster.simulated.seconds_per_unit=2 * open(1)"],
             [
                 (
-                    "cluster.simulated.seconds_per_unit: '2 * open(1)': column 5: only these functions "
-                    "can be called: abs, min, max, round, log, log2, log10, exp, sqrt, floor, ceil"
+                    "cluster.simulated.seconds_per_unit: must be seconds or an expression such as "
+                    "'2 + 0.1 * layers', got '2 * open(1)': column 5: only these functions can be called: "
+                    "abs, min, max, round, log, log2, log10, exp, sqrt, floor, ceil"
                 )
             ],
         ),

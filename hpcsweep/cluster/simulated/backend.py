@@ -105,7 +105,8 @@ class SimulatedOptions(Section):
             try:
                 Expression(speed)
             except ValueError as error:
-                raise ValueError(f"{format_value(speed)}: {error}") from error
+                expected = "must be seconds or an expression such as '2 + 0.1 * layers'"
+                raise ValueError(f"{expected}, got {format_value(speed)}: {error}") from error
         elif speed is not None and not 0 <= speed < math.inf:
             raise ValueError(f"must be a number >= 0, got {format_value(speed)}")
         return speed
