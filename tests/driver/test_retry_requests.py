@@ -53,7 +53,7 @@ def ask(root: Path, **arguments: Any) -> Path:
     [
         (1, SweepOutcome.FAILED, "no run gave a value; the last failure: ValueError: no"),
         (
-            2,
+            4,
             SweepOutcome.PAUSED,
             f"{FAILED_BATCHES} batches in a row failed within seconds; the last: ValueError: no",
         ),

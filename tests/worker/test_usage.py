@@ -18,16 +18,16 @@ from hpcsweep.worker.usage import Held, UsageMeter, family, measure
 from tests.worker.conftest import Bench
 
 #: A process with 64 MiB that it shares with three others, one of which has a session of its own.
-FORKS = """
+FORKS = r"""
 import os, signal, sys, time
 held = bytearray(os.urandom(1024)) * (64 << 10)
 for session in (False, False, True):
     if not os.fork():
         if session:
             os.setsid()
-        print("up", flush=True)
+        os.write(1, b"up\n")
         signal.pause()
-print("up", flush=True)
+os.write(1, b"up\n")
 signal.pause()
 """
 
