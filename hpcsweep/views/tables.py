@@ -115,7 +115,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     """The table as pandas has it, settings of several types as they are in the journal."""
     import pandas as pd
 
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas(use_threads=False)
     for field in table.schema:
         if field.metadata == _JSON:
             texts = table[field.name].to_pylist()
@@ -366,7 +366,10 @@ def read_part(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        with open(open_regular(path), "rb") as file, pq.ParquetFile(file) as part:
+        with open(open_regular(path), "rb") as file:
+            # From memory: for a file Arrow starts a thread, which now and then aborts the process as it exits.
+            source = pa.BufferReader(file.read())
+        with pq.ParquetFile(source) as part:
             metadata = part.schema_arrow.metadata or {}
             check_version(int(metadata.get(PARQUET_VERSION, b"1")), path)
             return part.read(use_threads=False).replace_schema_metadata(None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,20 @@ def test_frames_are_the_same_at_every_stage_of_compaction(root: Path) -> None:
     assert_same(found, expected)
     assert "folder" not in vars(found)  # the journal was not read for it
     assert found.folder.state.trials[3].config == CONFIGS[3]
+
+
+def test_reading_starts_no_thread_that_could_abort_the_process_as_it_exits(root: Path) -> None:
+    compact(root, tables=True)
+    code = (
+        "import os, sys, pandas, pyarrow.compute, pyarrow.parquet\n"
+        "from hpcsweep import load\n"
+        "before = os.listdir('/proc/self/task')\n"
+        "found = load(sys.argv[1])\n"
+        "lengths = [len(frame) for frame in (found.trials, found.runs, found.metrics, found.rows)]\n"
+        "print(lengths, os.listdir('/proc/self/task') == before)\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
+    assert printed.stdout == "[5, 6, 7, 5] True\n"
 
 
 def test_null_in_a_part_means_not_reported(root: Path) -> None:
