@@ -368,7 +368,7 @@ def check_resources(
 
 
 def sample_needs(resources: RunResources, space: Space | None, plan: SchedulerPlan | None) -> list[RunNeeds]:
-    """What runs of random and extreme configurations need, at the rungs of the plan.
+    """What runs of random and extreme configurations need, at the rungs of the plan and when they are retried.
 
     Of memory that grows it is the most: what a site does not have is found before the sweep begins.
     """
@@ -379,7 +379,7 @@ def sample_needs(resources: RunResources, space: Space | None, plan: SchedulerPl
     names: dict[str, list[str]] = {}
     for path, expression, _ in resources.expressions():
         names.setdefault(path.split(".")[1], []).extend(sorted(expression.names))
-    contexts = [context for context in _contexts(resources, space, plan) if not context.attempt]
+    contexts = [context for context in _contexts(resources, space, plan) if context.attempt <= 1]
     most = [context._replace(lacked_mib=LARGEST_MIB) for context in contexts]
     return [RunNeeds(run, resources.of(run), names) for run in most]
 
