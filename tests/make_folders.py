@@ -157,6 +157,7 @@ EVENTS: Final[list[dict[str, Any]]] = [
         "throttle": 2,
         "cluster": "slurm",
         "time_s": 600,
+        "pool": "a100",
     },
     {"event": "batch_submitted", "batch": "SWEEP-900-1", "job": "4711"},
     {"event": "tick_submitted", "job": "4712", "batch": "SWEEP-900-1"},
@@ -194,6 +195,7 @@ EVENTS: Final[list[dict[str, Any]]] = [
         "unit_seconds": 2.5,
         "mem_mib": 200,
     },
+    {"event": "pool_skipped", "pool": "a100", "reason": "4 tasks waited for 10 minutes there"},
     {"event": "node_excluded", "node": "gpu07", "until": 3600, "reason": "3 trials failed on it at once"},
     {
         "event": "run_finished",

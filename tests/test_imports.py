@@ -274,7 +274,7 @@ def test_the_rules_themselves_point_one_way() -> None:
 def test_only_the_slurm_cluster_imports_submitit() -> None:
     files = {found.file for found in all_imports() if found.top == "submitit"}
     assert files == {name for name in files if name.startswith("cluster/slurm")}
-    assert "cluster/slurm/cluster.py" in files
+    assert "cluster/slurm/submitit_options.py" in files
 
 
 def test_what_is_pure_touches_no_files_no_clock_no_processes_and_no_global_randomness() -> None:

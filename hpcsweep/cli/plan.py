@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import typer
 
+from hpcsweep.cli.plan_pools import print_pool_scripts, print_pools
 from hpcsweep.cli.plan_shapes import print_scripts, print_shapes
 from hpcsweep.cli.progress import plan_of, remaining_work
 from hpcsweep.cli.terminal import errors_exit, hide, prefix_errors
@@ -83,14 +84,17 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
     largest = _brackets(spec, target, found, held_gpus=held.gpus)
     for line in spec.run_resources.changes:
         typer.echo(line)
+    print_pools(session)
     if target.kinds:
         print_scripts(session, print_shapes(spec, target, rungs_of(make_scheduler(spec), found)))
+        print_pool_scripts(session, target.within_limits(target.shapes[0]))
         return found
     if target.reuse:
         _tasks(spec, target, found, held_gpus=held.gpus)
     with prefix_errors(source):
         _reservation(spec, target, held_gpus=held.gpus)
     _script(session, runs=largest)
+    print_pool_scripts(session, target.submitted_shape)
     return found
 
 

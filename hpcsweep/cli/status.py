@@ -35,6 +35,7 @@ from hpcsweep.views.format import (
     driver_text,
     mean_text,
     number,
+    pool_text,
     runs_text,
     task_text,
     tasks_text,
@@ -77,6 +78,8 @@ def status(path: Path, *, json: bool) -> None:
             _echo(f"bracket {bracket}: {bracket_text(rungs)}")
         for line in _tasks(summary["tasks"], now=folder.progress.now if state.simulated else now):
             _echo(line)
+        for pool in summary["pools"]:
+            _echo(f"pool {pool_text(pool)}")
         if summary["queue_waits"]:
             _echo(f"queue waits: {waits_text(summary['queue_waits'])}")
         if summary["enqueued"]:

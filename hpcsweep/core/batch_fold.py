@@ -10,6 +10,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    PoolSkipped,
     RunId,
     RunsAssigned,
     TaskBegan,
@@ -54,6 +55,7 @@ class BatchFold(SweepFacts):
             cpus=event.cpus,
             mem_mib=event.mem_mib,
             nodes=event.nodes,
+            pool=event.pool,
         )
         if event.gpus_held:
             self._note_gpus_held(event.gpus, event.gpus_held)
@@ -148,15 +150,25 @@ class BatchFold(SweepFacts):
         batch = self.live.pop(event.batch)
         self.spent_s += event.seconds
         self.spent_gpu_s += event.gpu_seconds
+        self._charge_pool(batch, event.gpu_seconds)
         if batch.made_progress:
             self.failed_batches_in_a_row = 0
-        elif any(other.made_progress for other in self.live.values()):
-            pass  # others do well with the same
+        elif batch.pool in self.skipped_pools or any(other.made_progress for other in self.live.values()):
+            pass  # none began, or others do well with the same
         elif event.message or batch.endings or not batch.reuse:
             if batch.name not in self._failed_beside:  # those submitted together fail together
                 self.failed_batches_in_a_row += 1
                 self._failed_beside = set(self.live)
             self.last_batch_failure = event.message or batch.last_message
+
+    def _pool_skipped(self, event: PoolSkipped) -> None:
+        self.skipped_pools.pop(event.pool, None)
+        if event.reason:
+            self.skipped_pools[event.pool] = event
+
+    def _charge_pool(self, batch: BatchState | None, gpu_s: float) -> None:
+        if batch is not None and batch.pool:
+            self.pool_gpu_s[batch.pool] = self.pool_gpu_s.get(batch.pool, 0.0) + gpu_s
 
     def _wait(self, run: Run) -> None:
         self.waiting[run.id] = None

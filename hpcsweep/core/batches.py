@@ -68,6 +68,7 @@ class BatchState(msgspec.Struct):
         allocated: GPUs that tasks were seen to hold where that is another figure.
         tick_job: Job that ticks when all its tasks have ended, empty if there is none.
         endings: How its runs ended so far, requeued ones included.
+        pool: The part of the cluster that it is for; empty where there are none.
         submit_message: What the cluster said when it was submitted, if it took no note of it for certain.
     """
 
@@ -95,6 +96,7 @@ class BatchState(msgspec.Struct):
     cpus: int = 0
     mem_mib: int | None = None
     nodes: int = 1
+    pool: str = ""
     assigned: dict[RunId, AssignedRun] = msgspec.field(default_factory=dict)
     starts: dict[int, StartedTask] = msgspec.field(default_factory=dict)
     earlier_starts: dict[int, list[float]] = msgspec.field(default_factory=dict)
@@ -104,7 +106,8 @@ class BatchState(msgspec.Struct):
     def shape(self) -> TaskResources:
         """What one of its tasks asked for."""
         gpus, cpus = self.gpus // self.nodes, self.cpus or 1
-        return TaskResources(gpus, cpus, self.mem_mib, self.time_s or None, self.lanes, nodes=self.nodes)
+        time_s = self.time_s or None
+        return TaskResources(gpus, cpus, self.mem_mib, time_s, self.lanes, nodes=self.nodes, pool=self.pool)
 
     @property
     def run_mem_mib(self) -> int | None:

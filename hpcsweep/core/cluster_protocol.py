@@ -80,6 +80,7 @@ class TaskResources(msgspec.Struct, frozen=True):
         lanes: Runs at a time; `gpus`, `cpus` and `mem_mib` are divided evenly among lanes.
         least_time_s: Where the site does not allow `time_s`, so much would do; None: nothing less.
         nodes: How many nodes one task has.
+        pool: Name of the `Pool` that it is for; empty where that is open, or there are none.
     """
 
     gpus: int = 0
@@ -89,6 +90,7 @@ class TaskResources(msgspec.Struct, frozen=True):
     lanes: int = 1
     least_time_s: int | None = None
     nodes: int = 1
+    pool: str = ""
 
     @property
     def total_gpus(self) -> int:
@@ -101,6 +103,20 @@ class TaskResources(msgspec.Struct, frozen=True):
             return self
         enough = [limit for limit in limits_s if limit >= self.least_time_s]
         return msgspec.structs.replace(self, time_s=min([self.time_s, *enough]))
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """A part of a cluster with caps of its own, such as a partition.
+
+    Attributes:
+        max_gpus: That a sweep's tasks may hold there at a time, as `max_tasks`; None: no cap but the sweep's.
+        preemptible: Tasks may be interrupted there by those of others: it gets short runs first.
+    """
+
+    name: str
+    max_gpus: int | None = None
+    max_tasks: int | None = None
+    preemptible: bool = False
 
 
 class TaskAllocation(msgspec.Struct, frozen=True):
@@ -206,6 +222,8 @@ class Cluster(Protocol):
     poll_s: tuple[float, float]
     #: Whether a task may have several nodes: its worker is told how to start processes on all of them.
     spans_nodes: bool = False
+    #: Tasks are submitted to these, in this order as far as the caps allow; empty: it is all one.
+    pools: tuple[Pool, ...] = ()
 
     def submit(self, batch: Batch) -> str:
         """Submit one array, give its job id.

@@ -69,6 +69,7 @@ __all__ = [
     "ParametersSuggested",
     "PauseEnded",
     "PauseRequested",
+    "PoolSkipped",
     "RunFinished",
     "RunId",
     "RunInterrupted",
@@ -239,6 +240,14 @@ class SweepDetached(Event, frozen=True, tag="detached", gc=False):
     cluster: str
 
 
+class PoolSkipped(Event, frozen=True, tag="pool_skipped", gc=False):
+    """A pool gets no tasks for a while, as those that it has do not start; no `reason`: it gets some."""
+
+    pool: str
+    at: float
+    reason: str = ""
+
+
 class TrialsExhausted(Event, frozen=True, tag="no_more_trials", gc=False):
     """No trial will be started any more.
 
@@ -338,6 +347,7 @@ AnyEvent: TypeAlias = (
     | TasksReleased
     | TickSubmitted
     | NodeExcluded
+    | PoolSkipped
     | RunFinished
     | RunInterrupted
     | RunRetried

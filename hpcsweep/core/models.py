@@ -20,6 +20,7 @@ from hpcsweep.core.events import (
     Interruption,
     NodeExcluded,
     PauseRequested,
+    PoolSkipped,
     RunId,
     StopRequested,
     SweepDetached,
@@ -215,6 +216,8 @@ class SweepFacts(EventFold):
         live: Batches planned or on the cluster, oldest first.
         counts: Number of runs in each status.
         spent_gpu_s: GPU-seconds over all attempts that have ended.
+        pool_gpu_s: How many of these each pool of the cluster has cost.
+        skipped_pools: Those that get no tasks for a while, with the event that says so.
         interrupted: How often attempts were interrupted, by why.
         failed_batches_in_a_row: Newest batches, each submitted after the one before, that all ended within
             seconds and without a result;
@@ -254,6 +257,8 @@ class SweepFacts(EventFold):
         self.counts: dict[RunStatus, int] = dict.fromkeys(RunStatus, 0)
         self.spent_gpu_s = 0.0
         self.spent_s = 0.0
+        self.pool_gpu_s: dict[str, float] = {}
+        self.skipped_pools: dict[str, PoolSkipped] = {}
         self.requests: set[str] = set()
         self.enqueued: deque[Config] = deque()
         self.warm_starts: list[WarmStartLoaded] = []

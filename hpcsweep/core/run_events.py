@@ -229,6 +229,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
         cpus: CPU cores of one task on each node, 0 where unknown. `mem_mib`: its memory on each node, None
             where it asks for none.
         nodes: Of one task.
+        pool: The part of the cluster that it is for; empty where there are none.
     """
 
     batch: str
@@ -244,6 +245,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     cpus: int = 0
     mem_mib: int | None = None
     nodes: int = 1
+    pool: str = ""
 
 
 class RunsAssigned(Event, frozen=True, tag="runs_assigned", gc=False):

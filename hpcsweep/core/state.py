@@ -87,6 +87,7 @@ class SweepState(BatchFold):
             self.run(run).faults_without_progress = 0
         self.node_faults.clear()
         self.excluded.clear()
+        self.skipped_pools.clear()
         # Where jobs run may have been changed.
         self.held_gpus.clear()
         for batch in (each for each in self.live.values() if each.task_gpus != each.gpus):
@@ -257,6 +258,7 @@ class SweepState(BatchFold):
         completed = isinstance(event, RunFinished) and event.outcome is Outcome.COMPLETED
         self.checkpoints.note(event.trial, event.checkpoints, trained=event.seconds > 0, completed=completed)
         batch = self.live.get(event.batch)
+        self._charge_pool(batch, event.gpu_seconds)
         if batch is not None:
             batch.endings.append(event)
             batch.made_progress = batch.made_progress or self._made_progress(event)

@@ -137,15 +137,17 @@ class Endings:
         found = self._evidence.reported(run.id, attempt=result.attempt, restart=result.restart)
         return result.progressed or found is not None
 
-    def never_began(self, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
-        """Whether it was cancelled before it began, because the first runs all failed alike."""
+    def never_began(self, batch: BatchState, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
+        """Whether we cancelled it before it began: first runs all failed alike, or its pool starts none."""
         if watch.nodes.get(task) or (
             state is not None and (state.node or state.phase is not Phase.CANCELLED)
         ):
             return False
-        # A session that did not cancel it itself goes by the pause. Slurm forgets such tasks at once.
+        # A session that did not cancel it itself goes by the journal. Slurm forgets such tasks at once.
         pausing = self._state.pausing
-        return task in watch.cancelled_pending or (pausing is not None and pausing.is_fail_fast)
+        if batch.pool in self._state.skipped_pools or (pausing is not None and pausing.is_fail_fast):
+            return True
+        return task in watch.cancelled_pending
 
     def without_result(
         self, batch: BatchState, watch: BatchWatch, task: int, run: Run, state: TaskState | None
@@ -162,7 +164,7 @@ class Endings:
             gpu_seconds=seconds * batch.gpus_of(task),
             node=watch.nodes.get(task, ""),
             message=self._evidence.last_lines(batch.name, task),
-            interrupted=Interruption.NOT_STARTED if self.never_began(watch, task, state) else None,
+            interrupted=Interruption.NOT_STARTED if self.never_began(batch, watch, task, state) else None,
         )
         result = self.with_progress(run, result)
         phase = state.phase if state is not None else None

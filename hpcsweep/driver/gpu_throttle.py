@@ -9,7 +9,8 @@ from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.driver.effects import Step
 from hpcsweep.driver.job_control import MOST_TASKS, ThrottleManager
-from hpcsweep.driver.shapes import Room
+from hpcsweep.driver.pools import pool_rooms
+from hpcsweep.driver.room import Room
 from hpcsweep.errors import ClusterUnavailable
 
 
@@ -20,12 +21,14 @@ class ShapedUsage(NamedTuple):
         open: Tasks that may still run. `throttle`: how many of them at a time.
         running: That may run at this moment.
         gpus: That each of them holds.
+        pool: Of the cluster, empty for none.
     """
 
     open: int
     throttle: int
     running: int
     gpus: int
+    pool: str = ""
 
 
 def fit_throttles(cap: Room, usages: list[ShapedUsage]) -> list[int]:
@@ -35,19 +38,18 @@ def fit_throttles(cap: Room, usages: list[ShapedUsage]) -> list[int]:
     """
     room = cap
     for usage in usages:
-        room = room.less(usage.gpus, usage.running)
+        room = room.less(usage.gpus, usage.running, usage.pool)
     throttles = [usage.throttle for usage in usages]
     if room.missing:
         for index in reversed(range(len(usages))):
             usage = usages[index]
-            over = max(-room.tasks, -room.gpus / usage.gpus if usage.gpus else -math.inf, 0)
-            cut = max(0, min(math.ceil(over), usage.running - 1))
-            room = room.less(usage.gpus, -cut)
+            cut = max(0, min(room.over(usage.gpus, usage.pool), usage.running - 1))
+            room = room.less(usage.gpus, -cut, usage.pool)
             throttles[index] = usage.running - cut if cut else usage.throttle
         return throttles
     for index, usage in enumerate(usages):
-        more = max(0, min(room.count(usage.gpus), usage.open - usage.running))
-        room = room.less(usage.gpus, more)
+        more = max(0, min(room.count(usage.gpus, usage.pool), usage.open - usage.running))
+        room = room.less(usage.gpus, more, usage.pool)
         throttles[index] = max(usage.throttle, usage.running + more)
     return throttles
 
@@ -77,7 +79,8 @@ class GpuThrottle(ThrottleManager):
         """What all tasks may take together."""
         tasks = [each for each in (self._settings.max_tasks, self.cluster_slots) if each is not None]
         gpus = [each for each in (self._settings.max_gpus, self.cluster_gpus) if each is not None]
-        return Room(min(tasks, default=MOST_TASKS), min(gpus, default=math.inf))
+        pools = () if self._cluster is None else pool_rooms(self._cluster.pools, self._state)
+        return Room(min(tasks, default=MOST_TASKS), min(gpus, default=math.inf), pools)
 
     @property
     def room(self) -> Room:
@@ -87,7 +90,7 @@ class GpuThrottle(ThrottleManager):
     def _room(self, *, host: bool) -> Room:
         room = self.caps
         for usage in self._shaped_usages(host=host):
-            room = room.less(usage.gpus, usage.running)
+            room = room.less(usage.gpus, usage.running, usage.pool)
         return room
 
     @property
@@ -95,7 +98,7 @@ class GpuThrottle(ThrottleManager):
         """What is left of the caps beside the tasks that hold something."""
         room = self.caps
         for batch in self._state.live.values():
-            room = room.less(batch.task_gpus, self._monitor.held_tasks(batch))
+            room = room.less(batch.task_gpus, self._monitor.held_tasks(batch), batch.pool)
         return room
 
     @property
@@ -122,4 +125,4 @@ class GpuThrottle(ThrottleManager):
         before, at = self._lowered.get(batch.name, (0, -math.inf))
         if self._monitor.polled_at <= at:  # one more may have begun before it was lowered
             running = max(running, min(open_, before))
-        return ShapedUsage(open_, batch.throttle, running, batch.task_gpus)
+        return ShapedUsage(open_, batch.throttle, running, batch.task_gpus, batch.pool)

@@ -107,7 +107,7 @@ class Driver:
         )
         cancellations = self._cancellations = Cancellations(state, monitor)
         unconfirmed = (each.batch for each in journal.events if isinstance(each, BatchThrottled))
-        differ = settings.resources.constant is None
+        differ = settings.resources.constant is None or bool(cluster.pools)
         throttle = self._throttle = (GpuThrottle if differ else ThrottleManager)(
             state, settings=settings, monitor=monitor, host=host, unconfirmed=unconfirmed, cluster=cluster
         )

@@ -348,7 +348,7 @@ class JobMonitor:
             # A task that the user's stop cancelled need not be waited for; its checkpoint stays.
             grace = 0.0 if self._state.stopping else self._grace_s
             # Of one that the cluster calls cancelled without a node no result can come.
-            unbegun = state is not None and self._endings.never_began(watch, task, state)
+            unbegun = state is not None and self._endings.never_began(batch, watch, task, state)
             if not unbegun and (first_seen == now or now - first_seen < grace):
                 return  # its result file may just not be visible yet
             for run_id in silent:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any, Final
 
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.events import RunId
+from hpcsweep.driver.allocation import Allocation
 from hpcsweep.driver.assigner import Assigner
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Leave
 from hpcsweep.driver.gpu_throttle import GpuThrottle
 from hpcsweep.driver.job_control import ThrottleManager
 from hpcsweep.driver.reusing_submission import ReusingSubmission
-from hpcsweep.driver.shaped_assigner import Allocation, ShapedAssigner
+from hpcsweep.driver.room import Room
+from hpcsweep.driver.shaped_assigner import ShapedAssigner
 from hpcsweep.driver.shaped_submission import ShapedSubmission
-from hpcsweep.driver.shapes import Room, RunShapes, UnknownNeeds, array_key
+from hpcsweep.driver.shapes import RunShapes, UnknownNeeds, array_key
 from hpcsweep.driver.submission import Submission
 from hpcsweep.store.assignments import StartId
 
@@ -42,6 +46,7 @@ class ShapedReuse(ShapedSubmission):
         self.committer.execute_all(self.assigner.to_leave(wanted=False, now=self.sweep.now))
 
     def _run(self) -> None:
+        self.skip_pools()
         self.committer.do(self.throttle.rethrottle())
         self._leave_surplus()
         allocation = self._settle(more=True)
@@ -113,29 +118,23 @@ class ShapedReuse(ShapedSubmission):
 
     def _submit_wanted(self, allocation: Allocation) -> None:
         """Submit the tasks that are missing, as far as there is room for them now."""
-        lanes, room = self.sweep.settings.shape.lanes, self.gpu_throttle.room
-        groups: dict[tuple[int, ...], list[tuple[TaskResources, int]]] = {}
-        for _, needs, turns in allocation.wanted:
-            groups.setdefault(array_key(needs), []).append((needs, turns))
-        tasks = sum(-(-len(group) // lanes) for group in groups.values())
-        allowed = self.allowed(tasks, None) if tasks else 0
+        lanes = self.sweep.settings.shape.lanes
+        groups: dict[tuple[int, ...], list[tuple[RunId, TaskResources, int]]] = {}
+        for each in allocation.wanted:
+            groups.setdefault(array_key(each[1]), []).append(each)
+        #: Of each task that is missing: its shape, and how long the longest of its first runs takes.
+        tasks: list[tuple[TaskResources, float]] = []
         for group in groups.values():
-            shape = self.shapes.task([needs for needs, _ in group], turns=group[0][1])
-            gpus = self.gpu_throttle.held_gpus(shape)
-            count = min(-(-len(group) // lanes), room.count(gpus), allowed)
-            if count <= 0:
-                continue
-            room, allowed = room.less(gpus, count), allowed - count
-            self.sweep.journal.acquire()
-            planned = self.submitter.plan_array(
-                [()] * count,
-                shape,
-                gpus=gpus,
-                segment=self.sweep.journal.number,
-                limits=self.observer.limits,
-                now=self.sweep.now,
-                reuse=True,
-            )
+            shape = self.shapes.task([needs for _, needs, _ in group], turns=group[0][2])
+            lengths = [self.shapes.length(run, needs) for run, needs, _ in group]
+            tasks += [(shape, max(lengths[first : first + lanes])) for first in range(0, len(group), lanes)]
+        pools = self.gpu_throttle.room.assign(
+            [(self.gpu_throttle.held_gpus(shape), length) for shape, length in tasks]
+        )
+        fitting = [(shape, pool) for (shape, _), pool in zip(tasks, pools, strict=True) if pool is not None]
+        allowed = self.allowed(len(tasks), None) if tasks else 0
+        for (shape, pool), count in Counter(fitting[:allowed]).items():
+            planned = self.plan_array([()] * count, shape, pool=pool, reuse=True)
             self.committer.commit(planned)
             if refused := self.submit(planned):
                 self.backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
@@ -144,18 +143,19 @@ class ShapedReuse(ShapedSubmission):
     def _leave_surplus(self) -> None:
         """Have tasks leave at once that hold GPUs beyond the caps, idle ones first."""
         room = self.gpu_throttle.held_beyond
-        for gpus in self.assigner.leaving_gpus():
-            room = room.less(gpus, -1)
+        for gpus, pool in self.assigner.leaving_gpus():
+            room = room.less(gpus, -1, pool)
         if not room.missing:
             return
         leaving: list[Leave] = []
         for each in sorted(self.assigner.tasks(), key=lambda each: each.task.assigned):
             if not room.missing:
                 break
-            if each.begun:
+            gpus, pool = each.batch.task_gpus, each.batch.pool
+            if each.begun and room.over(gpus, pool):
                 start = StartId(each.task.id.task, each.task.start.restart)
                 leaving.append(Leave(each.task.id.batch, start, at_once=True))
-                room = room.less(each.batch.task_gpus, -1)
+                room = room.less(gpus, -1, pool)
         self.committer.execute_all(leaving)
 
     def _reserved(self, batch: BatchState) -> float:

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from hpcsweep.core.batches import BatchState
-from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.cluster_protocol import TaskId, TaskResources
 from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
@@ -18,7 +20,9 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.driver.gpu_throttle import GpuThrottle
 from hpcsweep.driver.lifecycle import exhausted_budget
-from hpcsweep.driver.shapes import Room, RunShapes, UnknownNeeds, array_key
+from hpcsweep.driver.pools import is_passed_over, pool_activity, skip_events
+from hpcsweep.driver.room import Room
+from hpcsweep.driver.shapes import RunShapes, UnknownNeeds, array_key
 from hpcsweep.driver.submission import Submission
 
 
@@ -58,12 +62,19 @@ class ShapedSubmission(Submission):
         reason = f"{error}: fix the spec, then launch again"
         self.committer.commit([PauseRequested(self.sweep.now, reason)])
 
+    def skip_pools(self) -> None:
+        """Pass over pools whose tasks do not start, and come back to those where some do."""
+        pools = self.sweep.cluster.pools
+        self.committer.commit(skip_events(pools, self.sweep.state, self.monitor, now=self.sweep.now))
+
     def _run(self) -> None:
+        self.skip_pools()
         self.committer.do(self.throttle.rethrottle())
         due = self._due()
         while self.decide(0 if due.blocked or self.exhausted else self.places(due.room)):
             due = self._due()
         due, exhausted = self._due(), self.exhausted
+        self._cancel_passed_over(due.room)
         self.note_quota(0 if exhausted or due.blocked else len(due.runs) + self.places(due.room))
         taken = [] if exhausted else due.runs[: self.allowed(len(due.runs), None)]
         while taken:
@@ -110,10 +121,11 @@ class ShapedSubmission(Submission):
         Raises:
             UnknownNeeds: They are more than the sweep may have.
         """
-        gpus, most = self.gpu_throttle.held_gpus(task), self.gpu_throttle.caps.gpus
-        if gpus > most:
+        gpus, caps = self.gpu_throttle.held_gpus(task), self.gpu_throttle.caps
+        if gpus > caps.most_gpus:
+            whose = "cluster.max_gpus" if gpus > caps.gpus else "the largest max_gpus of cluster.pools"
             raise UnknownNeeds(
-                f"a task for {run} holds {gpus} GPUs, and cluster.max_gpus is {most:g} (raise it, or change "
+                f"a task for {run} holds {gpus} GPUs, and {whose} is {caps.most_gpus:g} (raise it, or change "
                 "resources.gpus)"
             )
         return gpus
@@ -137,20 +149,52 @@ class ShapedSubmission(Submission):
         open_tasks, unbooked_gpu_s = self.monitor.open_tasks(batch), self.monitor.unbooked_gpu_s(batch)
         return open_tasks * batch.task_gpus * time_s + unbooked_gpu_s
 
+    def _cancel_passed_over(self, room: Room) -> None:
+        """Cancel tasks that do not start where others can take their runs: these wait again."""
+        cancelled: list[TaskId] = []
+        for name in self.sweep.state.skipped_pools:
+            waiting = pool_activity(name, self.sweep.state, self.monitor, now=self.sweep.now).waiting
+            for task in waiting:
+                batch = self.sweep.state.live[task.batch]
+                freed = room.less(batch.task_gpus, -1, batch.pool)
+                if is_passed_over(batch, room) and freed.count(batch.task_gpus):
+                    room = freed.less(batch.task_gpus)
+                    cancelled.append(task)
+        self.committer.execute_all(self.cancellations.pending_to_cancel(cancelled))
+
     def _plan_arrays(self, runs: Sequence[tuple[RunId, TaskResources]]) -> list[BatchPlanned]:
         groups: dict[tuple[int, ...], list[tuple[RunId, TaskResources]]] = {}
         for run, needs in runs:
             groups.setdefault(array_key(needs), []).append((run, needs))
-        self.sweep.journal.acquire()  # from now on its number is this driver's alone
+        shapes = {key: self.shapes.task([needs for _, needs in group]) for key, group in groups.items()}
+        tasks = [(key, run, needs) for key, group in groups.items() for run, needs in group]
+        pools = self.gpu_throttle.room.assign(
+            [
+                (self.gpu_throttle.held_gpus(shapes[key]), self.shapes.length(run, needs))
+                for key, run, needs in tasks
+            ]
+        )
+        arrays: dict[tuple[tuple[int, ...], str], list[RunId]] = {}
+        for (key, run, _), pool in zip(tasks, pools, strict=True):
+            if pool is not None:
+                arrays.setdefault((key, pool), []).append(run)
         planned: list[BatchPlanned] = []
-        for group in groups.values():
-            shape = self.shapes.task([needs for _, needs in group])
-            planned += self.submitter.plan_array(
-                [(run,) for run, _ in group],
-                shape,
-                gpus=self.gpu_throttle.held_gpus(shape),
-                segment=self.sweep.journal.number,
-                limits=self.observer.limits,
-                now=self.sweep.now,
-            )
+        for (key, pool), group in arrays.items():
+            planned += self.plan_array([(run,) for run in group], shapes[key], pool=pool)
         return planned
+
+    def plan_array(
+        self, tasks: Sequence[tuple[RunId, ...]], shape: TaskResources, *, pool: str, reuse: bool = False
+    ) -> list[BatchPlanned]:
+        """Arrays of these tasks in this pool."""
+        shape = msgspec.structs.replace(shape, pool=pool)
+        self.sweep.journal.acquire()  # from now on its number is this driver's alone
+        return self.submitter.plan_array(
+            tasks,
+            shape,
+            gpus=self.gpu_throttle.held_gpus(shape),
+            segment=self.sweep.journal.number,
+            limits=self.observer.limits,
+            now=self.sweep.now,
+            reuse=reuse,
+        )

@@ -15,6 +15,7 @@ from hpcsweep.core.run_resources import RunContext, largest_need, reused_task
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
+from hpcsweep.driver.room import Room
 
 #: Time limits up to that are alike to any scheduler; in seconds.
 SHORT_LIMIT_S: Final = 300
@@ -78,11 +79,6 @@ class RunShapes:
         if self._learned is not None:
             self._learned.apply(event)
 
-    @property
-    def differ(self) -> bool:
-        """Whether runs need different resources."""
-        return self._settings.resources.constant is None
-
     def of(self, run_id: RunId) -> TaskResources:
         """What the next attempt at this run needs.
 
@@ -99,6 +95,12 @@ class RunShapes:
                 raise UnknownNeeds(f"{error} ({run_id})") from None
             known = self._known[run_id] = key, self._granted(needs)
         return known[1]
+
+    def length(self, run: RunId, needs: TaskResources) -> float:
+        """Greater for runs that take longer: by their limits, of those alike by what they train."""
+        context = self.context(run)
+        units = max(0, context.resource - context.start)
+        return (needs.time_s or 0) + units / (1 + units)
 
     def forget(self, waiting: Iterable[RunId]) -> None:
         """Keep only what is known of these."""
@@ -147,28 +149,6 @@ class RunShapes:
         if not self._settings.reuse:
             return largest
         return reused_task(largest, lanes=lanes, task_time_s=self._settings.task_time_s, runs=turns)
-
-
-class Room(NamedTuple):
-    """What tasks may take beside those that are there; negative where there is too much."""
-
-    tasks: float
-    gpus: float
-
-    def count(self, gpus: int) -> int:
-        """How many tasks of so many GPUs fit."""
-        by_gpus = self.gpus // gpus if gpus else math.inf
-        found = min(self.tasks, by_gpus)
-        return max(0, int(found)) if found < math.inf else 10**9
-
-    def less(self, gpus: int, tasks: int = 1) -> Room:
-        """What is left beside so many tasks more of so many GPUs each."""
-        return Room(self.tasks - tasks, self.gpus - tasks * gpus)
-
-    @property
-    def missing(self) -> bool:
-        """Whether there is too much."""
-        return self.tasks < 0 or self.gpus < 0
 
 
 class Demand(NamedTuple):

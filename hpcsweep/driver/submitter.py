@@ -215,6 +215,7 @@ class Submitter:
             cpus=shape.cpus,
             mem_mib=shape.mem_mib,
             nodes=shape.nodes,
+            pool=shape.pool,
         )
 
     def submission(self, planned: BatchPlanned, *, now: float, after: str = "") -> Submit:

@@ -53,6 +53,8 @@ def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
     progress, identity = results.folder.progress, results.identity
     rows = [("State", progress.status), *_value(results)]
     rows += [("Trials", _trials(results)), ("Runs", runs_text(results.folder.run_counts())), _cost(results)]
+    if pools := _pools(results):
+        rows.append(("GPU-hours by pool", pools))
     ended = progress.state.ended
     rows.append(("Wall time", duration((progress.now if ended is None else ended.at) - started.at)))
     if results.simulated:
@@ -108,6 +110,12 @@ def _trials(results: Results) -> str:
         plain = state.configurations == len(state.trials)
         of = f" of {limit:,}" if plain else f", {state.configurations:,} of {limit:,} configurations"
     return f"{len(state.trials):,}{of}{again}"
+
+
+def _pools(results: Results) -> str:
+    """GPU-hours of each pool of the cluster; empty where it has none."""
+    spent = results.folder.state.pool_gpu_s
+    return ", ".join(f"{hours_text(spent[name])} in {name}" for name in sorted(spent))
 
 
 def _cost(results: Results) -> tuple[str, str]:

@@ -46,6 +46,7 @@ from hpcsweep.views.health import (
     excluded_nodes,
     interruption_counts,
 )
+from hpcsweep.views.pools import pool_records
 from hpcsweep.views.progress import SweepProgress, run_counts
 from hpcsweep.views.tasks import activity_counts, live_tasks, queue_waits, task_record
 from hpcsweep.views.usage import ResourceUse, resource_use
@@ -204,6 +205,7 @@ class ResultsFolder:
             "runs": self.run_counts(),
             "tasks": self.tasks(now=now),
             "queue_waits": queue_waits(state),
+            "pools": pool_records(state),
             "failed_by": failure_counts(state),
             "checkpoints": self.checkpoints(),
             "checkpoint_quota": self.checkpoint_quota,

@@ -88,6 +88,17 @@ def hours_text(seconds: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
+def pool_text(pool: dict[str, Any]) -> str:
+    """For example `a100: 8 GPUs in use, 4 more submitted; 3.5 GPU-hours`."""
+    held, more = pool["gpus"], pool["submitted_gpus"] - pool["gpus"]
+    parts = [f"{plural(held, 'GPU')} in use"] if held else []
+    if more > 0:
+        parts.append(f"{more} more submitted" if held else f"{plural(more, 'GPU')} submitted")
+    use = ", ".join(parts) or "no tasks"
+    why = f"; gets none since {timestamp(pool['since'])}: {pool['skipped']}" if pool["skipped"] else ""
+    return f"{pool['name']}: {use}; {hours_text(pool['gpu_hours'] * 3600)} GPU-hours{why}"
+
+
 def timestamp(at: float) -> str:
     """A Unix time as local time; in a simulation the time since that began."""
     if 0 <= at - SIMULATION_BEGINS_S < 10 * 365 * 86400:  # long before there was any sweep

@@ -377,6 +377,7 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "failures": [],
         "tasks": None,
         "queue_waits": None,
+        "pools": [],
         "failed_by": {},
         "warnings": [],
         "added_parameters": [],

@@ -176,6 +176,7 @@ def test_status_json_of_a_blocked_sweep(tmp_path: Path, capsys: pytest.CaptureFi
         "runs": {"waiting": 4, "pending": 2, "running": 0, "completed": 1, "failed": 2, "stopped": 0},
         "tasks": None,
         "queue_waits": None,
+        "pools": [],
         "failed_by": {"out_of_memory": 1, "crashed": 1},
         "checkpoints": {"trials": 0, "files": 0, "bytes": 0, "removed_trials": 0, "removed_bytes": 0},
         "best": {"trial": 0, "value": 0.5, "resource": 3, "config": {"x": 0.0}},

@@ -33,6 +33,7 @@ from hpcsweep.core.events import (
     ParametersSuggested,
     PauseEnded,
     PauseRequested,
+    PoolSkipped,
     RunFinished,
     RunId,
     RunInterrupted,
@@ -179,6 +180,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             cpus=16,
             mem_mib=4096,
             nodes=2,
+            pool="a100",
         ),
         {
             "event": "batch_planned",
@@ -195,6 +197,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "cpus": 16,
             "mem_mib": 4096,
             "nodes": 2,
+            "pool": "a100",
         },
     ),
     (BatchSubmitted("b", "4711", 6.5), {"event": "batch_submitted", "batch": "b", "job": "4711", "at": 6.5}),
@@ -288,6 +291,10 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "until": 3607.5,
             "reason": "3 trials failed there",
         },
+    ),
+    (
+        PoolSkipped("a100", 7.5, "4 tasks waited"),
+        {"event": "pool_skipped", "pool": "a100", "at": 7.5, "reason": "4 tasks waited"},
     ),
     (
         RunFinished(

@@ -30,6 +30,7 @@ from hpcsweep.core.events import (
     ParametersSuggested,
     PauseEnded,
     PauseRequested,
+    PoolSkipped,
     RunFinished,
     RunId,
     RunInterrupted,
@@ -135,6 +136,8 @@ def test_a_new_state_is_empty() -> None:
         "live": {},
         "counts": {"waiting": 0, "submitted": 0, "completed": 0, "failed": 0, "stopped": 0},
         "spent_gpu_s": 0.0,
+        "pool_gpu_s": {},
+        "skipped_pools": {},
         "spent_s": 0.0,
         "requests": [],
         "pausing": None,
@@ -470,6 +473,17 @@ def test_node_faults_are_counted_until_a_run_succeeds_on_the_node() -> None:
     assert (state.node_faults, state.excluded) == ({}, {"n1": out})
 
 
+def test_a_pool_is_skipped_until_it_is_said_that_it_is_not_or_the_sweep_is_resumed() -> None:
+    skipped = PoolSkipped("a", 7.0, "4 tasks waited")
+    state = SweepState.replay([started(), skipped])
+    assert state.skipped_pools == {"a": skipped}
+    state.apply(PoolSkipped("a", 8.0))
+    assert state.skipped_pools == {}
+    state.apply(skipped)
+    state.apply(SweepResumed(9.0))
+    assert state.skipped_pools == {}
+
+
 def test_a_stop_by_the_driver_is_not_a_request() -> None:
     assert SweepState.replay([StopRequested(1.0, "own")]).requests == set()
 
@@ -639,6 +653,7 @@ def story() -> list[AnyEvent]:
         finished(1, 0, 0.5, batch="b", restart=1, seconds=1.0, gpu_seconds=2.0),
         RunInterrupted(2, 0, Interruption.NODE_FAIL, batch="b", task=2, node="n1"),
         NodeExcluded("n1", 7.0, 3607.0, "why"),
+        PoolSkipped("a", 7.0, "why"),
         BatchClosed("b"),
         PauseRequested(7.5, "why"),
         PauseEnded(8.5),

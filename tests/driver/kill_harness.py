@@ -11,7 +11,8 @@ again and again. With a STRIDE of 3 only a third of all that is tried.
 
 The sweep is `whole`, of 22 runs, or `compacted`, of 6 runs that are compacted bit by bit meanwhile, and
 whose checkpoints are removed as they become useless. In `reused` and `reused-compacted` tasks keep their
-GPUs and do run after run. In `shaped` and `reused-shaped` runs need one or two GPUs, by their configuration.
+GPUs and do run after run. In `shaped` and `reused-shaped` runs need one or two GPUs, by their configuration;
+in the latter the cluster has two pools.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import pandas  # noqa: F401 -- once, and not in every process anew
 import pyarrow.parquet  # noqa: F401
 
 from hpcsweep import load
-from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.cluster_protocol import Pool, TaskResources
 from hpcsweep.core.events import AnyEvent, TrialCreated
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.run_resources import RunResources
@@ -153,6 +154,8 @@ def session(
         reports=True,
         checkpoints=compact,
     )
+    if shaped and reuse:
+        cluster.pools = (Pool("a", max_gpus=2), Pool("b", max_gpus=3, preemptible=True))
     cluster.run = unwatched(cluster.run)  # type: ignore[method-assign]
     cluster.go_on = unwatched(cluster.go_on)  # type: ignore[method-assign]
     for name in OPERATIONS:

@@ -18,6 +18,7 @@ from hpcsweep.core.events import (
     BatchSubmitted,
     Interruption,
     Outcome,
+    PoolSkipped,
     RunFinished,
     RunId,
     RunInterrupted,
@@ -85,6 +86,7 @@ class Watched:
         self.state = SweepState()
         self.now = 100.0
         self.batches = 0
+        self.pool = ""
         #: Results by batch, each with its place in its task; and those that this session has read.
         self._results: dict[str, list[tuple[int, Result]]] = {}
         self._read: list[Result] = []
@@ -109,7 +111,9 @@ class Watched:
     def batch(self, *tasks: Sequence[int]) -> None:
         self.batches += 1
         runs = tuple(tuple(RunId(trial, 0) for trial in task) for task in tasks)
-        self.state.apply(BatchPlanned(self.name, self.now, runs, gpus=1, throttle=4, time_s=60))
+        self.state.apply(
+            BatchPlanned(self.name, self.now, runs, gpus=1, throttle=4, time_s=60, pool=self.pool)
+        )
         self.state.apply(BatchSubmitted(self.name, "4711", self.now))
 
     @property
@@ -677,6 +681,28 @@ def test_a_run_that_never_began_waits_again_without_fault(watched: Watched) -> N
         ]
         watched.batch([0])
     assert watched.state.run(RunId(0, 0)).faults_without_progress == 0
+
+
+@pytest.mark.parametrize("shown", [Phase.CANCELLED, None])
+def test_a_task_cancelled_in_a_pool_that_is_passed_over_waits_again_whoever_sees_its_end(
+    shown: Phase | None,
+) -> None:
+    watched = Watched(())
+    watched.state.apply(TrialCreated(0, {}, 0, 9))
+    watched.pool = "a"
+    watched.state.apply(PoolSkipped("a", 1.0, "1 task waited"))
+    for _ in range(2 * MAX_IDLE_FAULTS):
+        watched.batch([0])
+        watched.shows(Phase.PENDING)
+        watched.observe()
+        watched.restart()
+        watched.shows(shown)
+        (end, _) = watched.observe() or watched.observe(GRACE_S)
+        assert isinstance(end, RunInterrupted)
+        assert end.interruption is Interruption.NOT_STARTED
+    run = watched.state.run(RunId(0, 0))
+    assert (run.status, run.faults_without_progress, run.cancels) == (RunStatus.WAITING, 0, 0)
+    assert watched.state.failed_batches_in_a_row == 0
 
 
 # --------------------------------------------------------------------------- stopping

@@ -17,7 +17,8 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.run_resources import RunResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.gpu_throttle import ShapedUsage, fit_throttles
-from hpcsweep.driver.shapes import Demand, Room, array_key, share_tasks
+from hpcsweep.driver.room import Room
+from hpcsweep.driver.shapes import Demand, array_key, share_tasks
 from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec.load import read_spec
 from hpcsweep.store.journal.segments import read_journal

@@ -46,6 +46,8 @@ class Cluster(AnyCluster):
         gpu_type: GPU type as named in Slurm's gres, such as `a100`. Default: any.
         nodelist: Nodes that may be used, such as `n[3-4]`. Default: all.
         exclude: Nodes that must not be used, such as `n7,n9`.
+        pools: Partitions, QOS or kinds of GPUs to use side by side, each with its own `max_gpus`, in this
+            order.
         template: The template of job scripts: a file, or one that comes with hpcsweep; default.sbatch if not
             given.
         options: Further sbatch options without their dashes, such as mail-type; null for one without value.
@@ -80,6 +82,7 @@ class Cluster(AnyCluster):
     gpu_type: str | None = None
     nodelist: str | None = None
     exclude: str | None = None
+    pools: Sequence[Any] | None = None
     template: str | None = None
     options: Mapping[str, Any] | None = None
     tick_options: Mapping[str, Any] | None = None
@@ -121,6 +124,8 @@ class Slurm(NamedCluster):
         gpu_type: GPU type as named in Slurm's gres, such as `a100`. Default: any.
         nodelist: Nodes that may be used, such as `n[3-4]`. Default: all.
         exclude: Nodes that must not be used, such as `n7,n9`.
+        pools: Partitions, QOS or kinds of GPUs to use side by side, each with its own `max_gpus`, in this
+            order.
         template: The template of job scripts: a file, or one that comes with hpcsweep; default.sbatch if not
             given.
         options: Further sbatch options without their dashes, such as mail-type; null for one without value.
@@ -151,6 +156,7 @@ class Slurm(NamedCluster):
     gpu_type: str | None = None
     nodelist: str | None = None
     exclude: str | None = None
+    pools: Sequence[Any] | None = None
     template: str | None = None
     options: Mapping[str, Any] | None = None
     tick_options: Mapping[str, Any] | None = None

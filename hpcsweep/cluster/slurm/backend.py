@@ -72,7 +72,8 @@ class SlurmBackend(Backend):
         return Connection(cluster, sweep.task, self.title)
 
     def check_site(self, options: SlurmSection) -> Generator[Finding, None, bool]:
-        return (yield from check_site(self.detect(), partition=options.partition))
+        pools = [pool.partition for pool in options.pools or () if pool.partition]
+        return (yield from check_site(self.detect(), partition=",".join(pools) or options.partition))
 
     def queue(self) -> SlurmQueue:
         return SlurmQueue()

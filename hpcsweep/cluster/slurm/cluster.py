@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import submitit
 
 from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, SlurmOptions, gpu_problems
+from hpcsweep.cluster.slurm.parts import allows, at_pool, pool_updates, pools_of
+from hpcsweep.cluster.slurm.pools import pool_problems
 from hpcsweep.cluster.slurm.programs import export_of, overriding_variables, passed_variables, refusal, submit
 from hpcsweep.cluster.slurm.queue import Identity, SlurmQueue
 from hpcsweep.cluster.slurm.requests import (
@@ -38,6 +39,7 @@ from hpcsweep.cluster.slurm.scripts import (
     tick_options,
 )
 from hpcsweep.cluster.slurm.site import SlurmSite, host_list, hosts_of, read_site
+from hpcsweep.cluster.slurm.submitit_options import refuse_submitit_options
 from hpcsweep.core.cluster_protocol import (
     Batch,
     Limits,
@@ -67,12 +69,29 @@ class SlurmCluster(ProbeCluster):
 
     spans_nodes = True
 
-    def __init__(self, options: SlurmOptions) -> None:
+    def __init__(self, options: SlurmOptions, *, whole: SlurmCluster | None = None) -> None:
+        #: The cluster that this is a pool of, if it is one; what is known of the site is known there.
+        self._whole = whole
+        self._given = self._options = options
+        given = options.pools or ()
+        if wrong := pool_problems(options.pools):
+            raise SpecError(*wrong)
+        self.pools = pools_of(given)
+        #: The same cluster as each pool sees it, with what that says in place of keys under `cluster`.
+        self._parts: dict[str, SlurmCluster] = {}
+        for index, pool in enumerate(given):
+            update = {**pool_updates(pool, options.options), "pools": None}
+            try:
+                self._parts[pool.shown] = SlurmCluster(options.model_copy(update=update), whole=self)
+            except SpecError as error:
+                raise SpecError(*(at_pool(line, index, pool) for line in error.problems)) from None
+        if given:  # what belongs to no pool, such as small jobs that tick, is as in the first one
+            options = self._parts[given[0].shown]._options
         self.settle_s = options.settle_s
         self.grace_s = options.grace_s
         self.poll_s = options.poll_s
         self._options = options
-        _refuse_submitit_options(options)
+        refuse_submitit_options(options)
         self._scripts = SlurmScripts(options)
         self._queue = SlurmQueue(workdir=options.workdir, node_gpus=self._node_gpus)
         self._scripts.task_options(TaskResources())
@@ -91,7 +110,7 @@ class SlurmCluster(ProbeCluster):
 
     @cached_property
     def _site(self) -> SlurmSite:
-        return read_site()
+        return read_site() if self._whole is None else self._whole._site
 
     @cached_property
     def _request(self) -> ResourceRequest:
@@ -99,10 +118,15 @@ class SlurmCluster(ProbeCluster):
             self._scripts.task_options(TaskResources()), gpu_type=self._options.gpu_type
         )
 
+    def _part(self, shape: TaskResources) -> SlurmCluster:
+        """The pool of such a task; the first one, as which this is made, where it has none."""
+        return self._parts.get(shape.pool, self)
+
     # ------------------------------------------------------------------ submitting
 
     def script(self, batch: Batch) -> str:
-        return self._scripts.render(*self._within_nodelist(batch))
+        part = self._part(batch.shape)
+        return part._scripts.render(*part._within_nodelist(batch))
 
     def _within_nodelist(self, batch: Batch) -> tuple[Batch, SlurmOptions]:
         """The batch kept to `nodelist`: one task uses one of these nodes, and --nodelist would mean all."""
@@ -126,6 +150,9 @@ class SlurmCluster(ProbeCluster):
 
     def submit(self, batch: Batch) -> str:
         """Submit one array, give its job id; `script.sbatch` is on disk before sbatch is called."""
+        part = self._part(batch.shape)
+        if part is not self:
+            return part.submit(batch)
         text = self.script(batch)
         wrong = gpu_problems(own_options(text), batch.shape, where=self._scripts.source_of)
         if wrong:  # the spec may have been changed since it was checked
@@ -174,7 +201,7 @@ class SlurmCluster(ProbeCluster):
         return self._scripts.tick_script(name, folder)
 
     def with_module(self, module: str) -> SlurmCluster:
-        return SlurmCluster(self._options.model_copy(update={"module": module}))
+        return SlurmCluster(self._given.model_copy(update={"module": module}))
 
     @property
     def slots(self) -> int | None:
@@ -190,9 +217,17 @@ class SlurmCluster(ProbeCluster):
     def limits(self) -> Limits:
         if self._site.max_array_size == 0:
             raise ClusterError("this Slurm allows no job arrays (MaxArraySize=0)")
-        return limits_of(self._site, self._request)
+        parts = [part._request.partitions for part in self._parts.values()]
+        names = tuple(dict.fromkeys(name for partitions in parts for name in partitions))
+        request = msgspec.structs.replace(self._request, partitions=names) if all(parts) and names else None
+        return limits_of(self._site, request or self._request)
 
     def problems(self, shape: TaskResources) -> list[str]:
+        if self._parts and not shape.pool:
+            return self._pool_problems(shape)
+        part = self._part(shape)
+        if part is not self:
+            return part.problems(shape)
         found = gpu_problems(self._scripts.task_options(shape), shape, where=self._scripts.source_of)
         found += self._unexported_variables(shape)
         if found:
@@ -218,6 +253,20 @@ class SlurmCluster(ProbeCluster):
         message = f"{message}; your environment sets {set_here}" if message and set_here else message
         return [f"cluster: Slurm would never take such a task: {message}"] if message else []
 
+    def _pool_problems(self, shape: TaskResources) -> list[str]:
+        """Those of such a task in each pool whose cap allows it."""
+        pools = list(zip(self.pools, self._given.pools or (), strict=True))
+        fitting = [(n, own) for n, (pool, own) in enumerate(pools) if allows(pool, shape.total_gpus)]
+        if not fitting:
+            most = max(pool.max_gpus or 0 for pool, _ in pools)
+            expected = f"one must have max_gpus of at least {shape.total_gpus}, for one task"
+            return [f"cluster.pools: {expected}, got {most} at most"]
+        return [
+            at_pool(line, index, own)
+            for index, own in fitting
+            for line in self._parts[own.shown].problems(msgspec.structs.replace(shape, pool=own.shown))
+        ]
+
     def _unexported_variables(self, shape: TaskResources) -> list[str]:
         """Variables that tasks, or the jobs that submit the next ones, would silently be without."""
         options, folder = self._options, Path("/check")
@@ -241,6 +290,16 @@ class SlurmCluster(ProbeCluster):
         return problems
 
     def allocation_of(self, shape: TaskResources) -> TaskAllocation:
+        if self._parts and not shape.pool:  # as much as it may hold in any
+            held = [
+                part.allocation_of(shape)
+                for pool, part in zip(self.pools, self._parts.values(), strict=True)
+                if allows(pool, shape.total_gpus)
+            ]
+            return max(held, key=lambda each: each.gpus, default=TaskAllocation(shape.total_gpus, shape.cpus))
+        part = self._part(shape)
+        if part is not self:
+            return part.allocation_of(shape)
         return task_allocation(self._site, self._request, shape, self._scripts.task_options(shape))
 
     def tick_warning(self) -> str:
@@ -327,24 +386,3 @@ def _with_variable(problem: str, options: SlurmOptions) -> str:
     if value and not mine and problem.startswith("cluster.partition: "):
         return f"{problem}; your environment sets SBATCH_PARTITION={value}"
     return problem
-
-
-def _refuse_submitit_options(options: SlurmOptions) -> None:
-    """Refuse options that only submitit knows: people bring them along, and sbatch would not."""
-    ours = {
-        "setup": "cluster.setup",
-        "array_parallelism": "cluster.max_gpus",
-        "signal_delay_s": "cluster.signal",
-        "num_gpus": "resources.gpus",
-    }
-    beyond_sbatch = {"teardown", "stderr_to_stdout", "additional_parameters", "srun_args", "use_srun", *ours}
-    names = submitit.SlurmExecutor._valid_parameters() & beyond_sbatch
-    wrong = [key for key in options.options if key.lstrip("-").replace("-", "_") in names]
-    hints = {key: f"; here it is {name}" for key, name in ours.items()}
-    if wrong:
-        raise SpecError(
-            *(
-                f"cluster.options.{key}: a word of submitit, not of sbatch{hints.get(key, '')}"
-                for key in wrong
-            )
-        )

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import Field
 
+from hpcsweep.cluster.slurm.pools import Pools, pool_problems
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.options import Options, Section, Text
 
@@ -41,12 +42,18 @@ class SlurmSection(Section):
     """Nodes that may be used, such as `n[3-4]`. Default: all."""
     exclude: Text | None = None
     """Nodes that must not be used, such as `n7,n9`."""
+    pools: Pools | None = None
+    """Partitions, QOS or kinds of GPUs to use side by side, each with its own `max_gpus`, in this order."""
     template: Text | None = Field(default=None, json_schema_extra={"format": "path"})
     """The template of job scripts: a file, or one that comes with hpcsweep; default.sbatch if not given."""
     options: Options = Field(default_factory=dict)
     """Further sbatch options without their dashes, such as mail-type; null for one without value."""
     tick_options: Options = Field(default_factory=dict)
     """Further sbatch options of the small jobs that drive a sweep under --detach, such as partition."""
+
+    def problems(self, space: object) -> list[str]:
+        """What does not fit together, each line beginning with the key path."""
+        return pool_problems(self.pools)
 
 
 class SlurmOptions(SlurmSection):

@@ -1,0 +1,52 @@
+"""What `plan` tells of the pools of a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.cli.plan_pools import print_pool_scripts, print_pools
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.cluster.slurm.options import SlurmOptions
+from hpcsweep.cluster.slurm.pools import SlurmPool
+from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.session.session import Session
+from hpcsweep.session.target import Target
+from hpcsweep.spec.load import read_spec
+from tests.cli.test_plan_shapes import SPEC
+
+POOLS = (
+    SlurmPool(partition="a100", gpu_type="a100", max_gpus=16),
+    SlurmPool(partition="preempt", qos="low", max_gpus=64, max_tasks=9, preemptible=True),
+    SlurmPool(partition="gpu"),
+)
+SHOWN = """\
+pools, in this order: a100, at most 16 GPUs; preempt, at most 64 GPUs and 9 tasks, short runs first; gpu
+
+in pool preempt in place of those of a100:
+- #SBATCH --gres=gpu:a100:2
+- #SBATCH --partition=a100
++ #SBATCH --gres=gpu:2
++ #SBATCH --partition=preempt
++ #SBATCH --qos=low
+
+in pool gpu in place of those of a100:
+- #SBATCH --gres=gpu:a100:2
+- #SBATCH --partition=a100
++ #SBATCH --gres=gpu:2
++ #SBATCH --partition=gpu
+"""
+
+
+@pytest.mark.parametrize(("pools", "shown"), [(POOLS, SHOWN), (None, "")])
+def test_plan_shows_the_pools_and_how_the_scripts_of_each_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pools: tuple[SlurmPool, ...] | None, shown: str
+) -> None:
+    spec = read_spec(SPEC, source="s.yaml", folder=tmp_path)
+    shape = TaskResources(gpus=2, time_s=600)
+    where = Target("slurm", "Slurm", SlurmCluster(SlurmOptions(pools=pools)), shape, False, 8)
+    session = Session(spec, tmp_path, target=where)
+    print_pools(session)
+    print_pool_scripts(session, shape)
+    assert capsys.readouterr().out == shown

@@ -1,0 +1,75 @@
+"""A sweep in two partitions of four nodes: the first up to its cap, then the second."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.core.events import BatchPlanned
+from hpcsweep.core.state import SweepState
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.layout import Layout
+
+from .fixture import PrivateSlurm
+from .sweeps import Sweep, finish, launch, outcome, write_sweep
+
+POOLS = "cluster.pools=[{partition: gpu, max_gpus: 3}, {partition: urgent, max_gpus: 4, preemptible: true}]"
+
+
+@contextmanager
+def sampled(slurm: PrivateSlurm) -> Iterator[Counter[str]]:
+    """The most GPUs that running jobs of each partition held together, until the block ends."""
+    most = Counter[str]()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.3):
+            now = Counter[str]()
+            form = "partition:20,tres-alloc:200"
+            text = slurm.run("squeue", "-h", "-r", "--states=RUNNING,COMPLETING", "-O", form)
+            for line in text.splitlines():
+                now[line.split()[0]] += sum(map(int, re.findall(r"gres/gpu=(\d+)", line)))
+            for partition, gpus in {**now, "all": now.total()}.items():
+                most[partition] = max(most[partition], gpus)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_partitions_are_used_in_their_order_within_each_cap_and_decide_as_one_does(
+    accounts: PrivateSlurm, tmp_path: Path, *, reuse: bool
+) -> None:
+    sets = (POOLS, f"cluster.reuse={str(reuse).lower()}")
+    with Sweep(accounts, tmp_path / "pools", *sets, max_gpus=6, pause=0.5) as sweep:
+        with sampled(accounts) as most:
+            sweep.finish()
+        assert 0 < most["gpu"] <= 3
+        assert 0 < most["urgent"] <= 3
+        assert most["all"] <= 6
+        planned = sweep.of_kind(BatchPlanned)
+        assert [event.pool for event in planned[:2]] == ["gpu", "urgent"]
+        partitions = {event.batch: event.pool for event in planned}
+        for name, job in dict(sweep.submitted()).items():
+            assert (
+                accounts.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "Partition").split()[0]
+                == (partitions[name])
+            )
+        state = SweepState.replay(read_journal(Layout(sweep.root)).events)
+        assert set(state.pool_gpu_s) == {"gpu", "urgent"}
+        assert sum(state.pool_gpu_s.values()) == pytest.approx(state.spent_gpu_s)
+
+    alone = write_sweep(tmp_path / "alone", max_resource=9, max_gpus=6)
+    finish(launch(alone, "--cluster", "local"))
+    assert outcome(sweep.folder) == outcome(alone.parent)
