@@ -15,9 +15,9 @@ from tests.lazy import MODULES_AFTER_COLLECTION
 
 #: Tests that one worker of pytest-xdist runs, since they share a cluster, a browser or slow imports.
 GROUPS = {
-    # Three at a time, of about the same length: what they wait for still comes in time.
-    "slurm/test_survival": "slurm with faults",
-    "slurm/test_accounting": "slurm with faults",
+    # Two at a time, of about the same length: what they wait for still comes in time.
+    "slurm/test_survival": "slurm that waits",
+    "slurm/test_accounting": "slurm that waits",
     "slurm/test_programs": "slurm that waits",
     "slurm/test_reuse": "slurm that waits",
     "slurm/test_adapter": "slurm that waits",
@@ -62,7 +62,7 @@ def pytest_xdist_auto_num_workers() -> int | None:
     """More workers than cores: many tests wait for other processes."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None  # as pytest-xdist reads it
-    return len(os.sched_getaffinity(0)) + (3 if os.environ.get("HPCSWEEP_TEST_SLURM") == "required" else 2)
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(wrapper=True)

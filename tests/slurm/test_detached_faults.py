@@ -70,6 +70,15 @@ def cancel_tick_jobs(sweep: Sweep) -> None:
     sweep.slurm.run("scancel", *jobs)
 
 
+def launch_detached(*sweeps: Sweep) -> None:
+    """Launch them, and wait until a run of each has ended."""
+    for process in [sweep.launch("--detach") for sweep in sweeps]:
+        out, _ = process.communicate(timeout=240)
+        assert process.returncode == 3, out
+    for sweep in sweeps:
+        wait_until("a run ended", lambda sweep=sweep: bool(sweep.of_kind(RunFinished)))  # type: ignore[misc]
+
+
 def test_detached_sweeps_survive_faults_of_files_set_up_and_tick_jobs(
     slurm: PrivateSlurm, tmp_path: Path, small_disk: Path
 ) -> None:
@@ -81,12 +90,9 @@ def test_detached_sweeps_survive_faults_of_files_set_up_and_tick_jobs(
     no_setup = made(slurm, tmp_path / "setup", setup)
     abandoned = made(slurm, tmp_path / "abandoned", "budget.trials=8")
     sweeps = (unreadable, full, cancelled, no_setup)
-    launches = [sweep.launch("--detach") for sweep in (*sweeps, abandoned)]
-    for process in launches:
-        out, _ = process.communicate(timeout=240)
-        assert process.returncode == 3, out
-    for sweep in (*sweeps, abandoned):
-        wait_until("a run ended", lambda sweep=sweep: bool(sweep.of_kind(RunFinished)))  # type: ignore[misc]
+    launch_detached(abandoned)
+    slurm.run("scancel", *{row.job for row in slurm.squeue() if row.name.startswith(name_of(abandoned))})
+    launch_detached(*sweeps)
 
     control = unreadable.root / "control"
     with contextlib.suppress(FileNotFoundError):
@@ -97,7 +103,6 @@ def test_detached_sweeps_survive_faults_of_files_set_up_and_tick_jobs(
             pass
     cancel_tick_jobs(cancelled)
     broken.touch()
-    slurm.run("scancel", *{row.job for row in slurm.squeue() if row.name.startswith(name_of(abandoned))})
     # While a last tick is at work the queue need not be asked.
     wait_until("status tells", lambda: (abandoned.status()["liveness"] or {}).get("driven") is False)
     assert "nobody drives this sweep: no task or tick job of it is in the queue" in abandoned.told("status")
