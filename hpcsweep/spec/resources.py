@@ -368,7 +368,7 @@ def check_resources(
 
 
 def sample_needs(resources: RunResources, space: Space | None, plan: SchedulerPlan | None) -> list[RunNeeds]:
-    """What runs of random and extreme configurations need, at the rungs of the plan and when they are retried.
+    """What runs of random and extreme configurations need, at the rungs of the plan, and where retried.
 
     Of memory that grows it is the most: what a site does not have is found before the sweep begins.
     """

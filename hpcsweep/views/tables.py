@@ -367,7 +367,7 @@ def read_part(path: Path) -> pa.Table:
 
     try:
         with open(open_regular(path), "rb") as file:
-            # From memory: for a file Arrow starts a thread, which now and then aborts the process as it exits.
+            # From memory: for a file Arrow starts a thread, which may abort the process as it exits.
             source = pa.BufferReader(file.read())
         with pq.ParquetFile(source) as part:
             metadata = part.schema_arrow.metadata or {}

@@ -26,6 +26,8 @@ _OUT_OF_MEMORY_TYPES = re.compile(r"OutOfMemory|\bMemoryError\b")
 _HOST_MEMORY_TEXT = re.compile(
     r"(?:^|\| )(?:numpy\.\w+(?:\.\w+)*\._Array)?MemoryError\b|DefaultCPUAllocator: |std::bad_alloc"
 )
+#: What a full disk or a used up quota says: no fault of the configuration.
+_NO_SPACE_TEXT = re.compile(rf"\[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\] ")
 _GPU_MEMORY_TEXT = re.compile(r"CUDA out of memory|OutOfMemoryError|RESOURCE_EXHAUSTED")
 
 #: Errors that training code causes at its own files: umask, chmod, a folder in place of a file.
@@ -95,6 +97,8 @@ def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, 
         raised = any(map(_OUT_OF_MEMORY_TYPES.search, process.types))
         if host or raised or _GPU_MEMORY_TEXT.search(process.message):
             return RunOutcome(Outcome.OUT_OF_MEMORY, message=_failure(process), host_memory=host)
+        if _NO_SPACE_TEXT.search(process.message):
+            return RunOutcome(interrupted=Interruption.WORKER_DIED, message=_failure(process))
         return RunOutcome(Outcome.FAILED, message=_failure(process), failure=FailureKind.CRASHED)
     return _by_value(reading)
 

@@ -84,7 +84,7 @@ def test_an_error_in_every_trial_and_a_set_up_that_fails_cost_a_handful_of_runs(
     error = "exit code 1: NameError: name 'undefined_name' is not defined"
     assert code == 1
     assert f"trials failed within seconds with the same error: {error}. Fix it" in out
-    # 8 at a time: of 81 that were queued only those that ran when the fifth had failed, and one ahead of each.
+    # 8 at a time: of 81 only those that ran when the fifth had failed, and one ahead of each.
     runs = hpcsweep.load(tmp_path / "results" / "z").runs
     assert (runs["outcome"] == "failed").sum() <= 5 + 2 * 8
     assert slurm.squeue(states="PENDING,RUNNING") == []

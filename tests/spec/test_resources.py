@@ -242,6 +242,8 @@ def test_what_exceeds_a_cap_names_the_configurations() -> None:
 
 def test_what_a_retry_asks_for_is_held_to_the_caps_before_the_sweep_begins() -> None:
     assert problems({"gpus": "4 if attempt else 1"}, cluster={"max_gpus": 2}) == [
-        "s.yaml: cluster.max_gpus: must be at least the 4 of one task (resources.gpus x concurrent) for "
-        "attempt=1, got 2"
+        (
+            "s.yaml: cluster.max_gpus: must be at least the 4 of one task (resources.gpus x concurrent) for "
+            "attempt=1, got 2"
+        )
     ]

@@ -74,6 +74,24 @@ KERNEL = "killed by the kernel: out of memory"
             ),
         ),
         (
+            ProcessExit(1, types=("OSError",), message="OSError: [Errno 28] No space left on device: 'out'"),
+            PART,
+            5,
+            RunOutcome(
+                interrupted=Interruption.WORKER_DIED,
+                message="OSError: [Errno 28] No space left on device: 'out'",
+            ),
+        ),
+        (
+            ProcessExit(2, message="epoch 1 | OSError: [Errno 122] Disk quota exceeded"),
+            PART,
+            5,
+            RunOutcome(
+                interrupted=Interruption.WORKER_DIED,
+                message="exit code 2: epoch 1 | OSError: [Errno 122] Disk quota exceeded",
+            ),
+        ),
+        (
             ProcessExit(1, message="epoch 1 | MemoryError"),
             GOOD,
             9,
