@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from hpcsweep.core.batches import BatchState
@@ -31,14 +33,19 @@ class ShapedUsage(NamedTuple):
     pool: str = ""
 
 
+def room_beside(cap: Room, usages: Iterable[ShapedUsage]) -> Room:
+    """What is left of the cap beside what arrays may have running."""
+    for usage in usages:
+        cap = cap.less(usage.gpus, usage.running, usage.pool)
+    return cap
+
+
 def fit_throttles(cap: Room, usages: list[ShapedUsage]) -> list[int]:
     """New throttles that keep to the cap: cut from the newest arrays, or raised oldest first.
 
     None is cut below 1, which would mean no limit.
     """
-    room = cap
-    for usage in usages:
-        room = room.less(usage.gpus, usage.running, usage.pool)
+    room = room_beside(cap, usages)
     throttles = [usage.throttle for usage in usages]
     if room.missing:
         for index in reversed(range(len(usages))):
@@ -67,12 +74,11 @@ class GpuThrottle(ThrottleManager):
     def held_gpus(self, task: TaskResources) -> int:
         """GPUs that a task like this holds at most, as far as is known."""
         if task not in self._expected:
-            try:
-                assert self._cluster is not None
+            assert self._cluster is not None
+            with contextlib.suppress(ClusterUnavailable):
                 self._expected[task] = self._cluster.allocation_of(task).gpus
-            except ClusterUnavailable:
-                return max(task.total_gpus, self._state.held_gpus.get(task.total_gpus, 0))
-        return max(task.total_gpus, self._expected[task], self._state.held_gpus.get(task.total_gpus, 0))
+        asked = task.total_gpus
+        return max(asked, self._expected.get(task, 0), self._state.held_gpus.get(asked, 0))
 
     @property
     def caps(self) -> Room:
@@ -88,10 +94,7 @@ class GpuThrottle(ThrottleManager):
         return self._room(host=False)
 
     def _room(self, *, host: bool) -> Room:
-        room = self.caps
-        for usage in self._shaped_usages(host=host):
-            room = room.less(usage.gpus, usage.running, usage.pool)
-        return room
+        return room_beside(self.caps, self._shaped_usages(host=host))
 
     @property
     def held_beyond(self) -> Room:

@@ -115,10 +115,13 @@ class GpuBudget:
             return None  # without a cap nothing has to be counted
 
         def reserved_gpu_s(batch: BatchState) -> float:
-            time_s = batch.time_s or self.time_s
-            return open_tasks(batch) * batch.task_gpus * time_s + unbooked_gpu_s(batch)
+            return self.array_gpu_s(batch, open_tasks=open_tasks(batch), unbooked_gpu_s=unbooked_gpu_s(batch))
 
         return max(0, int(self.unreserved_gpu_s(state, reserved_gpu_s) // self._task_gpu_s))
+
+    def array_gpu_s(self, batch: BatchState, *, open_tasks: int, unbooked_gpu_s: float) -> float:
+        """What tasks of one run each may take: the open ones their limit, and what others took since."""
+        return open_tasks * batch.task_gpus * (batch.time_s or self.time_s) + unbooked_gpu_s
 
     def unreserved_gpu_s(self, state: SweepState, reserved_gpu_s: Callable[[BatchState], float]) -> float:
         """What is left of the cap beside what is spent, and what live batches may take; inf without a cap."""

@@ -85,7 +85,8 @@ class ShapedReuse(ShapedSubmission):
         queue = waiting[:CONSIDERED]
         largest = max(queue, key=lambda run: self.shapes.of(run).total_gpus, default=None)
         if largest is not None:
-            self.check_fits(largest, self.shapes.task([self.shapes.of(largest)]))
+            task = self.shapes.task([self.shapes.of(largest)])
+            self.check_fits(largest, task, self.gpu_throttle.caps)
         left = self.budget.unreserved_gpu_s(state, self._reserved)
 
         def spend(gpus: int, needs: TaskResources, new: bool) -> bool:

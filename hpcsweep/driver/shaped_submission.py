@@ -115,13 +115,13 @@ class ShapedSubmission(Submission):
         smallest = self.gpu_throttle.held_gpus(self.sweep.settings.smallest)
         return room.count(largest) or min(1, room.count(smallest))
 
-    def check_fits(self, run: RunId, task: TaskResources) -> int:
-        """GPUs that a task for this run will hold.
+    def check_fits(self, run: RunId, task: TaskResources, caps: Room) -> int:
+        """GPUs that a task for this run will hold, where all may take so much together.
 
         Raises:
             UnknownNeeds: They are more than the sweep may have.
         """
-        gpus, caps = self.gpu_throttle.held_gpus(task), self.gpu_throttle.caps
+        gpus = self.gpu_throttle.held_gpus(task)
         if gpus > caps.most_gpus:
             whose = "cluster.max_gpus" if gpus > caps.gpus else "the largest max_gpus of cluster.pools"
             raise UnknownNeeds(
@@ -131,12 +131,12 @@ class ShapedSubmission(Submission):
         return gpus
 
     def _due(self) -> Due:
-        room = self.gpu_throttle.room
+        room, caps = self.gpu_throttle.room, self.gpu_throttle.caps
         runs: list[tuple[RunId, TaskResources]] = []
         left = self.budget.unreserved_gpu_s(self.sweep.state, self._reserved_gpu_s)
         for run in self.submitter.queue():
             needs = self.shapes.of(run)
-            gpus = self.check_fits(run, needs)
+            gpus = self.check_fits(run, needs, caps)
             left -= self.budget.run_gpu_s(gpus, needs.time_s) if math.isfinite(left) else 0.0
             if not room.count(gpus) or left < 0:
                 return Due(runs, True, room)
@@ -145,9 +145,11 @@ class ShapedSubmission(Submission):
         return Due(runs, False, room)
 
     def _reserved_gpu_s(self, batch: BatchState) -> float:
-        time_s = batch.time_s or self.budget.time_s
-        open_tasks, unbooked_gpu_s = self.monitor.open_tasks(batch), self.monitor.unbooked_gpu_s(batch)
-        return open_tasks * batch.task_gpus * time_s + unbooked_gpu_s
+        return self.budget.array_gpu_s(
+            batch,
+            open_tasks=self.monitor.open_tasks(batch),
+            unbooked_gpu_s=self.monitor.unbooked_gpu_s(batch),
+        )
 
     def _cancel_passed_over(self, room: Room) -> None:
         """Cancel tasks that do not start where others can take their runs: these wait again."""

@@ -16,32 +16,18 @@ from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import Field
 
-from hpcsweep.cluster.slurm.pools import Pools, pool_problems
+from hpcsweep.cluster.slurm.pools import Pools, SlurmPart, pool_problems
 from hpcsweep.core.cluster_protocol import TaskResources
-from hpcsweep.options import Options, Section, Text
+from hpcsweep.options import Options, Text
 
 #: One sbatch option's value: True is a bare flag, False and None leave the option out.
 OptionValue: TypeAlias = str | int | float | bool | None
 DEFAULT_TEMPLATE: Final = "default.sbatch"
 
 
-class SlurmSection(Section):
+class SlurmSection(SlurmPart):
     """Keys of Slurm under `cluster:`."""
 
-    partition: Text | None = None
-    """Slurm partition, or several separated by commas."""
-    account: Text | None = None
-    """Slurm account to charge."""
-    qos: Text | None = None
-    """Slurm quality of service (QOS)."""
-    constraint: Text | None = None
-    """Required node features, as for `sbatch --constraint`."""
-    gpu_type: Text | None = None
-    """GPU type as named in Slurm's gres, such as `a100`. Default: any."""
-    nodelist: Text | None = None
-    """Nodes that may be used, such as `n[3-4]`. Default: all."""
-    exclude: Text | None = None
-    """Nodes that must not be used, such as `n7,n9`."""
     pools: Pools | None = None
     """Partitions, QOS or kinds of GPUs to use side by side, each with its own `max_gpus`, in this order."""
     template: Text | None = Field(default=None, json_schema_extra={"format": "path"})

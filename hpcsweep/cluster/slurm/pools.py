@@ -9,15 +9,10 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 
 from hpcsweep.options import Millions, Options, Section, Text
 
-#: Keys of a pool that take the place of those of the same name under `cluster`.
-KEYS: Final = ("partition", "account", "qos", "constraint", "gpu_type", "nodelist", "exclude")
 
+class SlurmPart(Section):
+    """Which part of a site jobs use: keys under `cluster:`, and of each of its pools."""
 
-class SlurmPool(Section):
-    """A part of the site. What it does not say is as under `cluster`."""
-
-    name: Text | None = None
-    """For `status` and the report. Default: the partition."""
     partition: Text | None = None
     """Slurm partition, or several separated by commas."""
     account: Text | None = None
@@ -27,11 +22,22 @@ class SlurmPool(Section):
     constraint: Text | None = None
     """Required node features, as for `sbatch --constraint`."""
     gpu_type: Text | None = None
-    """GPU type as named in Slurm's gres, such as `a100`."""
+    """GPU type as named in Slurm's gres, such as `a100`. Default: any."""
     nodelist: Text | None = None
-    """Nodes that may be used, such as `n[3-4]`."""
+    """Nodes that may be used, such as `n[3-4]`. Default: all."""
     exclude: Text | None = None
     """Nodes that must not be used, such as `n7,n9`."""
+
+
+#: Keys of a pool that take the place of those of the same name under `cluster`.
+KEYS: Final = tuple(SlurmPart.model_fields)
+
+
+class SlurmPool(SlurmPart):
+    """A part of the site. What it does not say is as under `cluster`."""
+
+    name: Text | None = None
+    """For `status` and the report. Default: the partition."""
     options: Options = Field(default_factory=dict)
     """Further sbatch options, such as reservation, beside those of `cluster.options`."""
     max_gpus: Millions | None = None
