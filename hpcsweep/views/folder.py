@@ -131,13 +131,18 @@ class ResultsFolder:
 
     def _section(self, name: str) -> dict[str, Any]:
         """A section of the folder's sweep.yaml; empty if there is none, or it cannot be read."""
+        section = self._spec.get(name)
+        return section if isinstance(section, dict) else {}
+
+    @cached_property
+    def _spec(self) -> Mapping[str, Any]:
+        """The folder's sweep.yaml; empty if it cannot be read."""
         from hpcsweep.spec.yaml_io import read_yaml
 
         try:
-            section = read_yaml(self.layout.spec).get(name)
+            return read_yaml(self.layout.spec)
         except SpecError:
             return {}
-        return section if isinstance(section, dict) else {}
 
     def running(self) -> int:
         """Submitted runs that have begun and have no result yet: two readdirs for each live batch."""
