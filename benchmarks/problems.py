@@ -257,11 +257,21 @@ def power_law(seed: int, *, max_resource: int = 81) -> Curves:
     return Curves(f"power-law-{seed}", _CURVES, max_resource, values, unit_times)
 
 
-def hartmann_curves(*, max_resource: int = 81) -> Curves:
-    """Hartmann 6 whose fidelity is the share of the resource; one second for each unit."""
+def hartmann_curves(*, max_resource: int = 81, dimensions: int = 6, lower: float | None = None) -> Curves:
+    """Hartmann 3 or 6 whose fidelity is the share of the resource; one second for each unit.
+
+    With `lower`, below the full fidelity only the highest peak is lower, by so much in place of 0.1 for each:
+    low rungs promote what lies on the other peaks.
+    """
+    a, p = (_A3, _P3) if dimensions == 3 else (_A6, _P6)
+    fall = np.full(4, 0.1) if lower is None else np.array([0.0, 0.0, 0.0, lower])
 
     def values(configs: Sequence[Config], resource: int) -> Floats:
-        points = (np.array(list(config.values())) for config in configs)
-        return np.array([hartmann(x, resource / max_resource) for x in points])
+        points = np.array([list(config.values()) for config in configs])
+        peaks = np.exp(-(a * (points[:, None] - p) ** 2).sum(axis=2))
+        found: Floats = -(peaks @ (_ALPHA - fall * (1 - resource / max_resource)))
+        return found
 
-    return Curves("hartmann6-fidelity", _UNIT6, max_resource, values, lambda configs: np.ones(len(configs)))
+    name = f"hartmann{dimensions}-{'fidelity' if lower is None else lower}"
+    space = _box(*[(0, 1)] * dimensions)
+    return Curves(name, space, max_resource, values, lambda configs: np.ones(len(configs)))

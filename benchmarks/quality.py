@@ -9,6 +9,10 @@ Learning curves (`--part curves`): scheduler and searcher train with 32 workers 
 value is within the best 0.1 % of what random configurations end with. Shown is the median of the
 seconds that it takes, and in brackets its ratio to random search with fifo.
 
+Full trainings (`--part trainings`): the same with more curves, until such a value is reached at the full
+resource. Shown is the time in full trainings of the median configuration; with curves of equal duration
+none takes less than one.
+
 A figure that is not reached is printed so. All of it takes long; `--save FILE` keeps each result as soon
 as it is there, and `--load FILE` takes those that are kept in place of computing them, so that it can
 be done in pieces.
@@ -29,7 +33,15 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.problems import PROBLEMS
-from benchmarks.quality_curves import CURVES, METHODS, WORKERS, time_to_target
+from benchmarks.quality_curves import (
+    ANY_RESOURCE,
+    CURVES,
+    METHODS,
+    TRAININGS,
+    WORKERS,
+    full_training,
+    time_to_target,
+)
 from benchmarks.quality_functions import OPTUNA, regret
 from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
 
@@ -45,6 +57,7 @@ class Task(msgspec.Struct, frozen=True):
         method: Searcher or sampler; for learning curves searcher and scheduler.
         batch: Configurations at a time; for learning curves the workers.
         evaluations: Of the function; for learning curves 0, they go on until the target is reached.
+        full: Of learning curves, whether the target is to be reached at the full resource.
     """
 
     problem: str
@@ -52,6 +65,7 @@ class Task(msgspec.Struct, frozen=True):
     batch: int
     evaluations: int
     seed: int
+    full: bool = False
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -75,7 +89,7 @@ def run_task(task: Task) -> Result:
             task.problem, task.method, batch=task.batch, evaluations=task.evaluations, seed=task.seed
         )
     else:
-        value = time_to_target(task.problem, task.method, seed=task.seed)
+        value = time_to_target(task.problem, task.method, seed=task.seed, full=task.full)
     return Result(task, None if value == float("inf") else value, time.process_time() - start)
 
 
@@ -123,14 +137,15 @@ def function_tasks(options: argparse.Namespace) -> list[Task]:
     ]
 
 
-def curve_tasks(options: argparse.Namespace) -> list[Task]:
+def curve_tasks(options: argparse.Namespace, *, full: bool) -> list[Task]:
     """All sweeps over learning curves."""
     searchers = options.searchers or ["random", "tpe"]
-    methods = [method for method in METHODS if method.partition("+")[0] in searchers]
+    known = TRAININGS if full else METHODS
+    methods = [method for method in known if method.partition("+")[0] in searchers]
     return [
-        Task(curves, method, WORKERS, 0, seed)
+        Task(curves, method, WORKERS, 0, seed, full)
         for seed in range(options.seeds)
-        for curves in CURVES
+        for curves in (CURVES if full else ANY_RESOURCE)
         for method in methods
     ]
 
@@ -139,17 +154,24 @@ def main() -> int:
     """Print tables and verdicts; 1 if a figure that was measured is not reached."""
     options = argument_parser().parse_args()
     reached = True
-    for part in ("functions", "curves") if options.part == "all" else (options.part,):
-        tasks = function_tasks(options) if part == "functions" else curve_tasks(options)
+    for part in ("functions", "curves", "trainings") if options.part == "all" else (options.part,):
+        full = part == "trainings"
+        tasks = function_tasks(options) if part == "functions" else curve_tasks(options, full=full)
         found = run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs)
         by_task = {result.task: result for result in found}
         table = Table()
         for task in tasks:
             one = by_task[task]
-            table.add(task.problem, task.batch, task.method, value=one.value, cpu_s=one.cpu_s)
+            value = one.value
+            if full and value is not None:
+                value /= full_training(task.problem, task.seed)
+            table.add(task.problem, task.batch, task.method, value=value, cpu_s=one.cpu_s)
         if part == "functions":
             what, baseline = f"Median regret after {options.evaluations} evaluations", "random"
             verdicts = function_verdicts(table, ours=OURS, peer=OPTUNA_TPE)
+        elif full:
+            what, baseline = "Median of the full trainings that the best 0.1 % takes", "tpe+asha"
+            verdicts = []
         else:
             what, baseline = "Median virtual seconds to the best 0.1 % at any resource", "random+fifo"
             verdicts = curve_verdicts(table)
@@ -182,7 +204,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
     known: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__, **known)
-    parser.add_argument("--part", choices=("functions", "curves", "all"), default="functions")
+    parser.add_argument("--part", choices=("functions", "curves", "trainings", "all"), default="functions")
     parser.add_argument("--seeds", type=int, default=20, help="so many sweeps of each kind, from seed 0")
     parser.add_argument(
         "--searchers",

@@ -2,9 +2,10 @@
 
 The objective are learning curves. A run takes its units of resource beyond the rung below, from the
 checkpoint, times the configuration's seconds for each unit. What is decided while all workers are
-busy waits in order, as in `hpcsweep.driver`. Sought is a value, at whatever resource, that is within
-the best 0.1 % of the values that random configurations end with: the curves only fall, so it is no
-better at a low resource than at the end.
+busy waits in order, as in `hpcsweep.driver`. Sought is a value that is within the best 0.1 % of the
+values that random configurations end with: at whatever resource (the curves only fall, so it is no
+better at a low resource than at the end), or at the full resource alone, which takes one full training
+at least.
 """
 
 from __future__ import annotations
@@ -36,10 +37,13 @@ GOOD: Final = 0.001
 #: Trials after which a sweep has failed to find it; random search starts 700 in the median.
 MOST_TRIALS: Final = 20_000
 
-#: Name of a problem -> its curves in the sweep with this seed.
+#: Name of a problem -> its curves in the sweep with this seed. At the full resource all are searched.
 CURVES: Final[dict[str, Callable[[int], Curves]]] = {
     "power-law": power_law,  # each seed is a task of its own
     "hartmann6-fidelity": lambda seed: hartmann_curves(),
+    "hartmann3-fidelity": lambda seed: hartmann_curves(dimensions=3),
+    "hartmann6-hard": lambda seed: hartmann_curves(lower=2.8),
+    "hartmann6-misleading": lambda seed: hartmann_curves(lower=3.2),
 }
 SCHEDULERS: Final[dict[str, Callable[[int], Scheduler]]] = {
     "fifo": lambda max_resource: Fifo(max_resource=max_resource),
@@ -47,6 +51,8 @@ SCHEDULERS: Final[dict[str, Callable[[int], Scheduler]]] = {
     "asha": lambda max_resource: ASHA(max_resource=max_resource),
     "reference-asha": lambda max_resource: ReferenceASHA(max_resource=max_resource),
 }
+#: Those that are searched for a good value at whatever resource.
+ANY_RESOURCE: Final = ("power-law", "hartmann6-fidelity")
 #: Searcher and scheduler.
 METHODS: Final = (
     "random+fifo",
@@ -54,7 +60,10 @@ METHODS: Final = (
     "tpe+hyperband",
     "random+reference-asha",
     "random+asha",
+    "tpe+asha",
 )
+#: Those of which full trainings are counted.
+TRAININGS: Final = ("random+asha", "tpe+asha", "random+hyperband", "tpe+hyperband")
 
 
 class ReferenceASHA(Scheduler):
@@ -105,7 +114,7 @@ class Sweep:
 
     Attributes:
         now: Seconds since it began.
-        best: Best value so far.
+        best: Best value so far; `best_full`: at the full resource.
     """
 
     def __init__(
@@ -113,6 +122,7 @@ class Sweep:
     ) -> None:
         self.now = 0.0
         self.best = math.inf
+        self.best_full = math.inf
         self._curves = curves
         self._scheduler = scheduler
         self._searcher = searcher
@@ -168,12 +178,17 @@ class Sweep:
         resource = self._resources[run.trial][run.rung]
         value = float(self._curves.values([self._history.configs[run.trial]], resource)[0])
         self.best = min(self.best, value)
+        if resource == self._curves.max_resource:
+            self.best_full = min(self.best_full, value)
         self._scheduler.apply(RunFinished(run.trial, run.rung, Outcome.COMPLETED, value, resource))
         self._history.observe(run.trial, value, resource)
 
 
-def time_to_target(name: str, method: str, *, seed: int) -> float:
-    """Virtual seconds until the target is reached, infinite if it is not within `MOST_TRIALS`."""
+def time_to_target(name: str, method: str, *, seed: int, full: bool = False) -> float:
+    """Virtual seconds until the target is reached, infinite if it is not within `MOST_TRIALS`.
+
+    With `full`, at the full resource.
+    """
     curves = CURVES[name](seed)
     searcher, _, scheduler = method.partition("+")
     sweep = Sweep(
@@ -183,7 +198,7 @@ def time_to_target(name: str, method: str, *, seed: int) -> float:
         seed=seed,
     )
     goal = target(name, seed)
-    while sweep.best > goal:
+    while (sweep.best_full if full else sweep.best) > goal:
         if sweep.trials > MOST_TRIALS:
             return math.inf
         sweep.step()
@@ -193,6 +208,14 @@ def time_to_target(name: str, method: str, *, seed: int) -> float:
 def target(name: str, seed: int) -> float:
     """The value that one in a thousand random configurations reaches at the full resource."""
     return _quantile(name, seed if name == "power-law" else 0)
+
+
+@cache
+def full_training(name: str, seed: int) -> float:
+    """Seconds that a full training of the median configuration takes."""
+    curves = CURVES[name](seed)
+    times = curves.unit_times(curves.space.sample(1000, default_rng(0)))
+    return curves.max_resource * float(np.median(times))
 
 
 @cache

@@ -101,6 +101,21 @@ def test_hartmann_at_a_lower_fidelity_has_peaks_lower_by_a_tenth() -> None:
     assert curves.unit_times([HARTMANN6] * 3).tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("dimensions", "lower", "kept"), [(3, None, 20), (6, None, 20), (6, 2.8, 20), (6, 3.2, 7)]
+)
+def test_hartmann_curves_fall_to_the_function_and_some_mislead(
+    dimensions: int, lower: float | None, kept: int
+) -> None:
+    curves = hartmann_curves(dimensions=dimensions, lower=lower)
+    configs = curves.space.sample(2000, default_rng(0))
+    steps = [curves.values(configs, resource) for resource in (1, 3, 27, 81)]
+    assert all((later < earlier).all() for earlier, later in pairwise(steps))
+    assert steps[-1] == pytest.approx([hartmann(np.array(list(config.values()))) for config in configs])
+    first, last = (step.argsort() for step in (steps[0], steps[-1]))
+    assert len({*first[:667].tolist()} & {*last[:20].tolist()}) == kept
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_early_ranks_of_learning_curves_correlate_with_final_ones(seed: int) -> None:
     curves = power_law(seed)

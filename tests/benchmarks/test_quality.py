@@ -10,7 +10,7 @@ from numpy.random import default_rng
 
 from benchmarks.problems import PROBLEMS, Curves, hartmann_curves
 from benchmarks.quality import OPTUNA_TPE, OURS, Task, run_tasks
-from benchmarks.quality_curves import ReferenceASHA, Sweep, target, time_to_target
+from benchmarks.quality_curves import ReferenceASHA, Sweep, full_training, target, time_to_target
 from benchmarks.quality_functions import regret
 from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
 from hpcsweep.core.events import Outcome, RunFinished, TrialCreated, TrialPromoted
@@ -108,6 +108,13 @@ def test_time_to_target_is_when_a_value_first_reaches_it() -> None:
         sweep.step()
     assert sweep.now == seconds
     assert sweep.best <= target(name, 0)
+
+
+def test_a_good_value_at_the_full_resource_takes_a_full_training_at_least() -> None:
+    name = "hartmann3-fidelity"
+    assert full_training(name, 0) == 81.0
+    full = time_to_target(name, "tpe+asha", seed=0, full=True)
+    assert time_to_target(name, "tpe+asha", seed=0) < 81.0 <= full
 
 
 # --------------------------------------------------------------------------- results and verdicts
