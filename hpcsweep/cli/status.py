@@ -44,6 +44,7 @@ from hpcsweep.views.format import (
     warning_lines,
 )
 from hpcsweep.views.health import Liveness, added_lines, advice_lines, clusters_to_ask, liveness
+from hpcsweep.views.rank_correlations import rank_correlation_text, rank_correlations
 from hpcsweep.views.tasks import Activity
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def status(path: Path, *, json: bool) -> None:
             _echo(f"clock: {clock_text(node, seconds)}; start times in tables are by its clock")
         for bracket, rungs in progress.rungs.brackets().items():
             _echo(f"bracket {bracket}: {bracket_text(rungs)}")
+        for found in rank_correlations(state):
+            _echo(f"ranks: {rank_correlation_text(found)}")
         for line in _tasks(summary["tasks"], now=folder.progress.now if state.simulated else now):
             _echo(line)
         for pool in summary["pools"]:

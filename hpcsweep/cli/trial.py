@@ -42,6 +42,7 @@ from hpcsweep.views.format import (
     warning_lines,
 )
 from hpcsweep.views.health import NO_CHECKPOINT
+from hpcsweep.views.rank_correlations import rank_correlation_text
 
 
 def explain(path: Path, trial: int, *, json: bool) -> None:
@@ -142,6 +143,8 @@ def _rung(explanation: Explanation, rung: Rung) -> list[str]:
     if rung.comparison is not None and len(rung.comparison.named) > 1:
         own = explanation.trial if rung.verdict is Verdict.STOPPED else explanation.first
         lines += [f"    {line}" for line in _peers(rung.comparison, own)]
+    if rung.correlation is not None:
+        lines.append(f"  ranks: {rank_correlation_text(rung.correlation)}")
     return lines
 
 

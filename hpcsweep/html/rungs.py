@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from hpcsweep.core.rank_correlation import RankCorrelation
 from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import LEGEND_BELOW, dotted_line, drawn_text, jitter, subsample, value_axis
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
@@ -20,6 +21,7 @@ from hpcsweep.views.brackets import (
     top_resource,
 )
 from hpcsweep.views.format import listing, number
+from hpcsweep.views.rank_correlations import rank_correlation_text, rank_correlations
 from hpcsweep.views.results import Results
 
 #: So many brackets have a table each; of more, those with the same rungs are taken together.
@@ -60,6 +62,11 @@ def rungs(results: Results) -> Section | None:
         figure = _figure(results, groups)
         blocks += [figure] if figure else []
     blocks += [_table(results, bracket, levels) for bracket, levels in groups]
+    correlations = rank_correlations(state)
+    if correlations:
+        blocks.append(_correlations(correlations))
+        useless = [rank_correlation_text(each) for each in correlations if each.predicts is False]
+        blocks += [Text(f"{text[0].upper()}{text[1:]}.") for text in useless]
     return Section("rungs", "Rungs", blocks)
 
 
@@ -112,6 +119,25 @@ def _table(results: Results, bracket: BracketGroup, levels: Sequence[RungResult]
     if marked:
         caption += " The best of the sweep is in the marked row."
     return Table(list(columns), list(zip(*columns.values(), strict=True)), caption, marked)
+
+
+def _correlations(found: Sequence[RankCorrelation]) -> Table:
+    """How well each rung predicts the highest one that enough of its trials have reached."""
+    verdicts = {True: "yes", False: "no", None: "open"}
+    columns: dict[str, list[str | int | float | None]] = {
+        "resource": [each.lower for each in found],
+        "against": [each.higher for each in found],
+        "trials with both": [each.trials for each in found],
+        "rank correlation": [round(each.rho, 2) for each in found],
+        "90 % interval": [f"{each.low:.2f} to {each.high:.2f}" for each in found],
+        "if all had gone on": [round(each.all_trials, 2) for each in found],
+        "predicts": [verdicts[each.predicts] for each in found],
+    }
+    caption = (
+        "Whether a resource predicts a higher one: Spearman's rank correlation of the trials with both "
+        "values. Only the best went on, which makes it smaller; the figure for all trials is an estimate."
+    )
+    return Table(list(columns), list(zip(*columns.values(), strict=True)), caption)
 
 
 def _promoted_text(rung: RungResult, *, top: int) -> str | None:

@@ -30,6 +30,7 @@ from hpcsweep.core.events import (
     WarmStartLoaded,
 )
 from hpcsweep.core.models import Run, RunStatus, Trial
+from hpcsweep.core.rank_correlation import RankCorrelation
 from hpcsweep.core.state import SweepState
 from hpcsweep.views.brackets import is_population, scheduler_options, traits_of
 from hpcsweep.views.explanation import (
@@ -45,6 +46,7 @@ from hpcsweep.views.explanation import (
     Verdict,
 )
 from hpcsweep.views.folder import check_trial
+from hpcsweep.views.rank_correlations import rank_correlations
 from hpcsweep.views.task_times import HandOver, TaskTimes
 
 
@@ -57,7 +59,8 @@ def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explan
     check_trial(state, trial)
     replay = TrialReplay(events, state, trial)
     own = state.trials[trial]
-    rungs = tuple(_rung(replay, state, run) for run in own.runs)
+    correlations = {found.lower: found for found in rank_correlations(state)}
+    rungs = tuple(_rung(replay, state, run, correlations.get(run.resource)) for run in own.runs)
     newest = next((rung for rung in reversed(rungs) if rung.mean is not None), None)
     return Explanation(
         trial,
@@ -116,7 +119,7 @@ def _changes(before: Config, after: Config) -> tuple[Change, ...]:
     return tuple(change for change in changed if change.before != change.after)
 
 
-def _rung(replay: TrialReplay, state: SweepState, run: Run) -> Rung:
+def _rung(replay: TrialReplay, state: SweepState, run: Run, correlation: RankCorrelation | None) -> Rung:
     repeats = state.trials[replay.first : replay.first + state.repeats]
     runs = [trial.runs[run.rung] for trial in repeats]
     verdict, reason, comparison = _verdict(replay, state, runs)
@@ -143,6 +146,7 @@ def _rung(replay: TrialReplay, state: SweepState, run: Run) -> Rung:
         run.id in state.from_scratch,
         run.id in state.retrained,
         run.warning,
+        correlation,
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.rank_correlation import RankCorrelation
 from hpcsweep.views.task_times import HandOver
 
 #: So many of the best are named in a comparison.
@@ -212,6 +213,8 @@ class Rung(msgspec.Struct, frozen=True):
         from_scratch: The trial's checkpoint had been removed before it went on.
         retrained: It began from scratch although the trial had been trained before.
         warning: What its user should change in training code; empty for nothing.
+        correlation: Of the ranks at this resource with those at a higher one, over the whole sweep; None
+            while there are too few.
     """
 
     rung: int
@@ -235,6 +238,7 @@ class Rung(msgspec.Struct, frozen=True):
     from_scratch: bool = False
     retrained: bool = False
     warning: str = ""
+    correlation: RankCorrelation | None = None
 
 
 class BestSoFar(msgspec.Struct, frozen=True):

@@ -48,6 +48,7 @@ from hpcsweep.views.health import (
 )
 from hpcsweep.views.pools import pool_records
 from hpcsweep.views.progress import SweepProgress, run_counts
+from hpcsweep.views.rank_correlations import rank_correlations
 from hpcsweep.views.tasks import activity_counts, live_tasks, queue_waits, task_record
 from hpcsweep.views.usage import ResourceUse, resource_use
 
@@ -207,6 +208,7 @@ class ResultsFolder:
             ],
             "trials": len(state.trials),
             "enqueued": count_enqueued(self.layout, state),
+            "rank_correlations": msgspec.to_builtins(rank_correlations(state)),
             "runs": self.run_counts(),
             "tasks": self.tasks(now=now),
             "queue_waits": queue_waits(state),

@@ -111,7 +111,7 @@ def test_time_to_target_is_when_a_value_first_reaches_it() -> None:
 
 
 def test_a_good_value_at_the_full_resource_takes_a_full_training_at_least() -> None:
-    name = "hartmann3-fidelity"
+    name = "hartmann6-fidelity"
     assert full_training(name, 0) == 81.0
     full = time_to_target(name, "tpe+asha", seed=0, full=True)
     assert time_to_target(name, "tpe+asha", seed=0) < 81.0 <= full

@@ -173,6 +173,7 @@ def test_status_json_of_a_blocked_sweep(tmp_path: Path, capsys: pytest.CaptureFi
         ],
         "trials": 9,
         "enqueued": 0,
+        "rank_correlations": [],
         "runs": {"waiting": 4, "pending": 2, "running": 0, "completed": 1, "failed": 2, "stopped": 0},
         "tasks": None,
         "queue_waits": None,
