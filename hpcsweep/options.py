@@ -6,9 +6,14 @@ constructors: `options_model` makes a model of them.
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import functools
 import inspect
+import itertools
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, ClassVar, Final, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -18,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     WithJsonSchema,
     create_model,
@@ -204,12 +210,25 @@ Rate: TypeAlias = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 class Section(BaseModel):
     """A frozen section of a spec: unknown keys and values of another type are errors.
 
-    The docstring below a field is its description.
+    The docstring below a field is its description: see `descriptions`. What a process does not read is
+    not built.
+
+    Attributes:
+        fields_of: Other sections that its fields were taken from, for their descriptions.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        extra="forbid", frozen=True, strict=True, defer_build=True
     )
+    fields_of: ClassVar[tuple[type[BaseModel], ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> Any:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for key, text in descriptions(cls).items():
+            properties[key]["description"] = text
+        return schema
 
     def plain(self) -> dict[str, Any]:
         """As written in YAML, defaults included, without what is null anyway."""
@@ -219,6 +238,48 @@ class Section(BaseModel):
             for key, value in self.model_dump(mode="json").items()
             if value is not None or key not in fields or fields[key].default is not None
         }
+
+
+class OtherSchema:
+    """As an annotation: the field's JSON schema is what `make` gives, when somebody asks for it."""
+
+    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
+        self._make = make
+
+    def __get_pydantic_json_schema__(self, _core_schema: Any, _handler: GetJsonSchemaHandler) -> Any:
+        return self._make()
+
+
+def section_schema(model: type[Section]) -> dict[str, Any]:
+    """The JSON schema of a section within another one."""
+    schema = model.model_json_schema()
+    for about in (schema, *schema["properties"].values()):
+        about.pop("title", None)
+    return schema
+
+
+@functools.cache
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Field -> its description, from the source: only the schema, the docs and some errors need it."""
+    found = {key: field.description for key, field in model.model_fields.items() if field.description}
+    for kind in model.__mro__:
+        if issubclass(kind, Section) and kind is not Section:
+            with contextlib.suppress(OSError, SyntaxError, TypeError):  # made in memory
+                tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+                found = _docstrings(tree.body[0]) | found
+    for other in getattr(model, "fields_of", ()):
+        found = descriptions(other) | found
+    return {key: text for key, text in found.items() if key in model.model_fields}
+
+
+def _docstrings(node: ast.AST) -> dict[str, str]:
+    """Attribute of a class -> the text below it."""
+    found = {}
+    for field, below in itertools.pairwise(getattr(node, "body", ())):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(str(text))):
+                found[name] = inspect.cleandoc(text)
+    return found
 
 
 def options_model(constructor: Callable[..., Any], supplied: tuple[str, ...] = ()) -> type[BaseModel]:

@@ -36,6 +36,11 @@ def plugin_names(table: Mapping[str, str], group: str) -> list[str]:
     return list(dict.fromkeys([*table, *(point.name for point in entry_points(group=group))]))
 
 
+def is_known(table: Mapping[str, str], name: str, group: str) -> bool:
+    """Whether it is one of ours or of the entry points; these are looked for last, as that takes a while."""
+    return name in table or name in plugin_names(table, group)
+
+
 def entry_points(*, group: str) -> EntryPoints:
     """Those of the installed packages; read once, and again when the path or a folder on it changes."""
     return _entry_points(group, tuple((folder, _changed(folder)) for folder in sys.path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final, TypeVar
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 T = TypeVar("T")
 
@@ -13,6 +13,10 @@ T = TypeVar("T")
 IN_CI: Final = os.environ.get("HPCSWEEP_TEST_EFFORT") == "ci"
 #: Set by the option, before tests are collected.
 exhaustive = False
+
+# A machine with much else to do is slow; that is no fault of a test.
+settings.register_profile("hpcsweep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hpcsweep")
 
 
 def by_effort(default: T, more: T, *, ci: T | None = None) -> T:
@@ -24,4 +28,4 @@ def by_effort(default: T, more: T, *, ci: T | None = None) -> T:
 
 def examples(default: int, more: int) -> settings:
     """Settings of a property test that tries so many examples."""
-    return settings(deadline=None, max_examples=by_effort(default, more))
+    return settings(max_examples=by_effort(default, more))

@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from hpcsweep.cli.terminal import NO_VALUE, errors_exit, json_text, sanitize
-from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
+from hpcsweep.cluster.backend import Queue, find_backend, is_cluster
 from hpcsweep.core.events import FailureKind, Interruption, RunFinished, SweepOutcome
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
@@ -190,7 +190,7 @@ def _liveness(folder: ResultsFolder) -> Liveness | None:
 def queue_of(state: SweepState, driver: ProcessId | None) -> Queue | None:
     """The queue that may show jobs of the sweep, None where there is none to be asked."""
     names = clusters_to_ask(state, driver)
-    queues = (find_backend(name).queue() for name in names if name in cluster_names())
+    queues = (find_backend(name).queue() for name in names if is_cluster(name))
     return next((queue for queue in queues if queue is not None), None)
 
 

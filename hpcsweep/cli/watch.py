@@ -20,7 +20,7 @@ from hpcsweep.cli.dashboard import Dashboard
 from hpcsweep.cli.progress import Plan, plan_of
 from hpcsweep.cli.status import ask_liveness, queue_of, status
 from hpcsweep.cli.terminal import INTERRUPTED, errors_exit, raw
-from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
+from hpcsweep.cluster.backend import Queue, find_backend, is_cluster
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
@@ -130,7 +130,7 @@ class LiveQueue:
 
     def _queue(self, name: str) -> Queue | None:
         if name not in self._queues:
-            self._queues[name] = find_backend(name).queue() if name in cluster_names() else None
+            self._queues[name] = find_backend(name).queue() if is_cluster(name) else None
         return self._queues[name]
 
     def liveness(self, poller: StatusPoller, view: StatusSnapshot) -> Liveness | None:

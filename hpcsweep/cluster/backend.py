@@ -27,7 +27,7 @@ from hpcsweep.core.cluster_protocol import (
 )
 from hpcsweep.errors import Finding, SpecError
 from hpcsweep.options import Section, options_model
-from hpcsweep.plugins import entry_points, find_class
+from hpcsweep.plugins import find_class, is_known, plugin_names
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -198,7 +198,12 @@ class _PluginBackend(Backend):
 
 def cluster_names() -> list[str]:
     """Ours and those of other packages."""
-    return list(dict.fromkeys([*CLUSTERS, *(point.name for point in entry_points(group=ENTRY_POINTS))]))
+    return plugin_names(CLUSTERS, ENTRY_POINTS)
+
+
+def is_cluster(name: str) -> bool:
+    """Whether there is a cluster of this name."""
+    return is_known(CLUSTERS, name, ENTRY_POINTS)
 
 
 def find_backend(name: str) -> Backend:

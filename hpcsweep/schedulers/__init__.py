@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from hpcsweep.plugins import find_class, plugin_names
+from hpcsweep.plugins import find_class
 
 if TYPE_CHECKING:
     from hpcsweep.core.protocols import Scheduler
@@ -38,11 +38,6 @@ class SchedulerTraits(NamedTuple):
     promotes_any_time: bool = False
     population: bool = False
     reports_option: str = ""
-
-
-def scheduler_names() -> list[str]:
-    """Every known name, those of other packages after our own."""
-    return plugin_names(SCHEDULERS, ENTRY_POINTS)
 
 
 def scheduler_class(name: str) -> type[Scheduler]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from hpcsweep.plugins import find_class, plugin_names
+from hpcsweep.plugins import find_class
 
 if TYPE_CHECKING:
     from hpcsweep.core.protocols import Searcher
@@ -33,11 +33,6 @@ SEARCHERS: Final[Mapping[str, str]] = {
 ENTRY_POINTS: Final = "hpcsweep.searchers"
 #: Constructor parameters that are no options of the spec.
 SUPPLIED: Final = ("seed", "trials", "resolved")
-
-
-def searcher_names() -> list[str]:
-    """Every known name, those of other packages after our own."""
-    return plugin_names(SEARCHERS, ENTRY_POINTS)
 
 
 def searcher_class(name: str) -> type[Searcher]:

@@ -11,7 +11,7 @@ import msgspec
 
 from hpcsweep.cluster import CLUSTERS, FALLBACK, processes
 from hpcsweep.cluster.asked import ASK, AskCluster
-from hpcsweep.cluster.backend import Backend, Presence, SweepRequest, cluster_names, find_backend, options_of
+from hpcsweep.cluster.backend import Backend, Presence, SweepRequest, find_backend, is_cluster, options_of
 from hpcsweep.core.cluster_protocol import Batch, Cluster, TaskAllocation, TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
@@ -123,7 +123,7 @@ def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepStat
     name, why = name or spec.cluster.name, "as asked for"
     if name == "auto" and state is not None and state.live:
         name, why = next(iter(state.live.values())).cluster, "where its jobs are"
-        if name not in cluster_names():
+        if not is_cluster(name):
             raise SpecError(
                 f"cluster.name: auto: its runs were started by {name!r}, which is no cluster: what was asked "
                 "for from Python (Sweep.ask) is told there (Sweep.tell), which also takes up requests"

@@ -7,7 +7,6 @@ from typing import Any, Final, TypeVar
 
 from numpy.random import default_rng
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from hpcsweep import schedulers
@@ -17,7 +16,7 @@ from hpcsweep.core.space import Choice, Ordinal, Space
 from hpcsweep.core.text import format_value, suggest_name, truncate
 from hpcsweep.core.units import LONGEST_S
 from hpcsweep.errors import SpecError
-from hpcsweep.options import describe_type, is_union
+from hpcsweep.options import describe_type, descriptions, is_union
 from hpcsweep.spec.models import Budget, Cluster, NamedOptions, Store, Train
 from hpcsweep.spec.resources import RunNeeds
 from hpcsweep.worker.resuming import placeholders
@@ -274,14 +273,15 @@ def _describe_error(
     if field is not None and is_union(field.annotation):
         # Pydantic reports each member of the union; one line is clearer.
         return keys[:1], f"must be {describe_type(field.annotation)}, got {format_value(error['input'])}"
-    return keys, _problem(error, field, known)
+    return keys, _problem(error, model, known)
 
 
-def _problem(error: ErrorDetails, field: FieldInfo | None, known: Sequence[str]) -> str:
+def _problem(error: ErrorDetails, model: type[BaseModel], known: Sequence[str]) -> str:
     found, context = format_value(error["input"]), error.get("ctx", {})
     match error["type"]:
-        case "missing" if field is not None:
-            return f"missing; expected {_lower_first(field.description)}" if field.description else "missing"
+        case "missing":
+            description = descriptions(model).get(str(error["loc"][-1]), "")
+            return f"missing; expected {_lower_first(description)}" if description else "missing"
         case "extra_forbidden":
             return suggest_name(str(error["loc"][-1]), known, kind="key")
         case "value_error":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
-from hpcsweep.cluster.backend import cluster_names
+from hpcsweep.cluster.backend import cluster_names, is_cluster
 from hpcsweep.core.domains import MAX_LISTED
 from hpcsweep.core.protocols import LARGEST, Scheduler
 from hpcsweep.core.space import Space
@@ -217,8 +217,8 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
     if store is not None and train is not None:
         checks.check_store(store, train, problems)
     if cluster is not None:
-        known = ["auto", *cluster_names()]
-        if cluster.name not in known:
+        if cluster.name != "auto" and not is_cluster(cluster.name):
+            known = ["auto", *cluster_names()]
             problems.add("cluster.name", suggest_name(cluster.name, known, kind=f"name {cluster.name!r}"))
         if space is not None:
             for problem in cluster_problems(cluster, space):

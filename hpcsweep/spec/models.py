@@ -22,7 +22,7 @@ from pydantic import (
 
 from hpcsweep import schedulers, searchers
 from hpcsweep.cluster import CLUSTERS
-from hpcsweep.cluster.backend import cluster_names, find_backend, options_of
+from hpcsweep.cluster.backend import find_backend, is_cluster, options_of
 from hpcsweep.core.outcomes import FAIL_FAST
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
@@ -33,6 +33,7 @@ from hpcsweep.options import (
     Millions,
     Natural,
     NumberOrOff,
+    OtherSchema,
     Pause,
     Positive,
     PositiveNumber,
@@ -43,7 +44,9 @@ from hpcsweep.options import (
     TimeLimit,
     Whole,
     options_model,
+    section_schema,
 )
+from hpcsweep.plugins import is_known, plugin_names
 from hpcsweep.schedulers.stopping_rules import STOP_RULES
 
 if TYPE_CHECKING:
@@ -86,10 +89,7 @@ def _metrics(value: Any) -> Any:
 
 def _metrics_schema() -> dict[str, Any]:
     """One pattern or file, or a list of these."""
-    file = MetricsFile.model_json_schema()
-    for about in (file, *file["properties"].values()):
-        about.pop("title", None)
-    one = {"anyOf": [{"type": "string"}, file]}
+    one = {"anyOf": [{"type": "string"}, section_schema(MetricsFile)]}
     return {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
 
 
@@ -110,12 +110,9 @@ class Resume(Section):
     """Arguments that are added at its end, with placeholders."""
 
 
-def _or_null(model: type[BaseModel]) -> WithJsonSchema:
+def _or_null(model: type[Section]) -> OtherSchema:
     """A section that may be left out."""
-    schema = model.model_json_schema()
-    for about in (schema, *schema["properties"].values()):
-        about.pop("title", None)
-    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+    return OtherSchema(lambda: {"anyOf": [section_schema(model), {"type": "null"}]})
 
 
 class Train(Section):
@@ -140,7 +137,7 @@ class Train(Section):
     """A YAML, JSON, TOML or INI file, relative to the spec. With the parameters at their dotted keys it is
     the `{config_file}` of `command`."""
     metrics: Annotated[
-        tuple[str | MetricsFile, ...], BeforeValidator(_metrics), WithJsonSchema(_metrics_schema())
+        tuple[str | MetricsFile, ...], BeforeValidator(_metrics), OtherSchema(_metrics_schema)
     ] = ()
     """Where a program leaves metrics: regular expressions for printed lines, whose named groups are metrics,
     and files. See metrics.md."""
@@ -281,7 +278,7 @@ def cluster_model(name: str) -> type[Cluster]:
     Its keys are those of all clusters, its own, and those of the clusters of this package: a sweep for Slurm
     may be tried on this machine or simulated.
     """
-    names = [*([name] if name in cluster_names() and name not in CLUSTERS else []), *CLUSTERS]
+    names = [*([name] if name and name not in CLUSTERS and is_cluster(name) else []), *CLUSTERS]
     return _cluster_model(tuple(find_backend(each).options for each in names))
 
 
@@ -295,14 +292,15 @@ def _cluster_model(models: tuple[type[BaseModel], ...]) -> type[Cluster]:
             if key not in Cluster.model_fields:
                 fields.setdefault(key, (field.annotation, field))
         extra = cast("str", model.model_config.get("extra")) if model is models[0] else extra
-    base = type("Cluster", (Cluster,), {"model_config": ConfigDict(extra=cast("Any", extra))})
+    own = {"model_config": ConfigDict(extra=cast("Any", extra)), "fields_of": models}
+    base = type("Cluster", (Cluster,), own)
     return cast("type[Cluster]", create_model("Cluster", __base__=base, **fields))
 
 
 def cluster_problems(section: Cluster, space: Space) -> Iterator[str]:
     """What does not fit together in the keys of single clusters, each line beginning with the key path."""
-    names = cluster_names() if section.name in cluster_names() else [*CLUSTERS]
-    for name in [each for each in names if each in CLUSTERS or each == section.name]:
+    own = section.name not in ("auto", *CLUSTERS) and is_cluster(section.name)
+    for name in [*CLUSTERS, *([section.name] if own else [])]:
         options = options_of(find_backend(name).options, section)
         problems = getattr(options, "problems", None)
         if problems is not None:
@@ -313,23 +311,37 @@ class Kind(NamedTuple):
     """One kind of things that a spec names.
 
     Attributes:
-        names: All names, those of installed packages included; the first one is the default.
+        table: Those of this package; the first one is the default.
+        group: The entry points of others; empty if there are none.
         load: The class of a name.
         supplied: Parameters of its constructor that are not options.
     """
 
-    names: Callable[[], list[str]]
+    table: Mapping[str, Any]
+    group: str
     load: Callable[[str], Callable[..., Any]]
     supplied: tuple[str, ...]
+
+    @property
+    def default(self) -> str:
+        return next(iter(self.table))
+
+    def names(self) -> list[str]:
+        """All names, those of installed packages included."""
+        return plugin_names(self.table, self.group)
 
     def model(self, name: str) -> type[BaseModel]:
         """The options of the class of that name."""
         return options_model(self.load(name), self.supplied)
 
 
-SEARCHER: Final = Kind(searchers.searcher_names, searchers.searcher_class, searchers.SUPPLIED)
-SCHEDULER: Final = Kind(schedulers.scheduler_names, schedulers.scheduler_class, schedulers.SUPPLIED)
-STOP_RULE: Final = Kind(lambda: list(STOP_RULES), STOP_RULES.__getitem__, ("minimise",))
+SEARCHER: Final = Kind(
+    searchers.SEARCHERS, searchers.ENTRY_POINTS, searchers.searcher_class, searchers.SUPPLIED
+)
+SCHEDULER: Final = Kind(
+    schedulers.SCHEDULERS, schedulers.ENTRY_POINTS, schedulers.scheduler_class, schedulers.SUPPLIED
+)
+STOP_RULE: Final = Kind(STOP_RULES, "", STOP_RULES.__getitem__, ("minimise",))
 
 
 class NamedOptions(BaseModel):
@@ -363,11 +375,11 @@ def split_name(raw: Any, path: str, kind: Kind, problems: Problems) -> tuple[str
         problems.add(path, f"must be a name or a mapping with a name, got {format_value(raw)}")
         return None
     options = {str(option): value for option, value in raw.items()}
-    name = options.pop("name", kind.names()[0])
+    name = options.pop("name", kind.default)
     if not isinstance(name, str):
         problems.add(f"{path}.name", f"must be text, got {format_value(name)}")
         return None
-    if name not in kind.names():
+    if not is_known(kind.table, name, kind.group):
         problems.add(f"{path}.name", suggest_name(name, kind.names(), kind=f"name {name!r}"))
         return None
     return name, options

@@ -36,7 +36,7 @@ from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.core.units import LARGEST_MIB, format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.errors import SpecError
-from hpcsweep.options import Memory, Section, TimeLimit, Whole, read_time_limit
+from hpcsweep.options import Memory, OtherSchema, Section, TimeLimit, Whole, read_time_limit, section_schema
 
 if TYPE_CHECKING:
     from hpcsweep.spec.checks import Problems
@@ -242,11 +242,9 @@ class RunMemory(_Given):
         return MemorySteps(_parsed(self.start), self.max, self.factor or 2.0)
 
 
-def _or_section(model: type[Section], examples: Sequence[str]) -> WithJsonSchema:
-    schema = model.model_json_schema()
-    for about in (schema, *schema["properties"].values()):
-        about.pop("title", None)
-    return WithJsonSchema({"anyOf": [{"type": ["string", "null"], "examples": [*examples]}, schema]})
+def _or_section(model: type[Section], examples: Sequence[str]) -> OtherSchema:
+    alone = {"type": ["string", "null"], "examples": [*examples]}
+    return OtherSchema(lambda: {"anyOf": [alone, section_schema(model)]})
 
 
 def _text_or_section(format_number: Callable[[Any], str]) -> PlainSerializer:

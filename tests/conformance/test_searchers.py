@@ -13,7 +13,8 @@ from hpcsweep.core.protocols import Searcher
 from hpcsweep.core.space import Choice, Int, Parameter, Space
 from hpcsweep.core.text import json_key
 from hpcsweep.errors import SpecError
-from hpcsweep.searchers import SEARCHERS, make_searcher, searcher_class, searcher_names
+from hpcsweep.plugins import plugin_names
+from hpcsweep.searchers import ENTRY_POINTS, SEARCHERS, make_searcher, searcher_class
 from hpcsweep.testing.searchers import (
     ALL_OF_FINITE,
     FINITE,
@@ -63,7 +64,7 @@ def test_auto_proposes_exactly_what_the_searcher_that_it_chose_would(space: Spac
 def test_an_unknown_searcher_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(SpecError, match="unknown name 'tpee'; did you mean 'tpe'"):
         searcher_class("tpee")
-    assert searcher_names()[: len(SEARCHERS)] == list(SEARCHERS)
+    assert plugin_names(SEARCHERS, ENTRY_POINTS)[: len(SEARCHERS)] == list(SEARCHERS)
 
 
 # --------------------------------------------------------------------------- each one's own

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.backend import find_backend
+from hpcsweep.options import descriptions
 from hpcsweep.schedulers import SCHEDULERS, scheduler_class
 from hpcsweep.schedulers.stopping_rules import STOP_RULES
 from hpcsweep.searchers import SEARCHERS, searcher_class
@@ -164,7 +165,7 @@ def _clusters() -> Iterator[Class]:
 
 def _fields(model: type[BaseModel]) -> list[Field]:
     """Those of a model, the required ones first."""
-    schema = model.model_json_schema()
+    schema, described = model.model_json_schema(), descriptions(model)
     defaults = model.model_construct().model_dump(mode="json")
     found = []
     for name, info in model.model_fields.items():
@@ -173,7 +174,7 @@ def _fields(model: type[BaseModel]) -> list[Field]:
         annotation = _type(kind)
         if default == "None" and "None" not in annotation.split(" | "):
             annotation += " | None"
-        found.append(Field(name, annotation, default, " ".join((info.description or "").split())))
+        found.append(Field(name, annotation, default, " ".join(described.get(name, "").split())))
     return sorted(found, key=lambda field: field.default != "")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcsweep.core.events import BatchThrottled
@@ -308,7 +308,6 @@ class Site:
 
 
 @given(limit=st.integers(1, 300), wanted=st.integers(1, 2000), each=st.integers(1, 50))
-@settings(deadline=None)  # thousands of submissions
 def test_all_tasks_are_submitted_and_the_limit_is_found_by_few_refusals(
     limit: int, wanted: int, each: int
 ) -> None:
