@@ -51,6 +51,7 @@ class Suggestion(msgspec.Struct, frozen=True):
     step: float | None = None
     log: bool = False
     values: tuple[Any, ...] = ()
+    prior: Any = None
 
 
 class Call(NamedTuple):
@@ -161,14 +162,15 @@ def _parameter(name: str, calls: Sequence[Call]) -> Parameter:
     first = seen[0]
     if first.kind == "categorical":
         values = _distinct(value for each in seen for value in each.values)
-        return Choice(values, when=when) if len(values) > 1 else Constant(values[0], when=when)
+        one = len(values) == 1
+        return Constant(values[0], when=when) if one else Choice(values, when=when, prior=first.prior)
     low, high = min(each.low for each in seen), max(each.high for each in seen)
     if low == high:
         return Constant(int(low) if first.kind == "int" else low, when=when)
     if first.kind == "int":
         step = None if first.step in (None, 1) or first.log else int(first.step or 1)
-        return Int(int(low), int(high), log=first.log, step=step, when=when)
-    return Float(low, high, log=first.log, step=first.step, when=when)
+        return Int(int(low), int(high), log=first.log, step=step, when=when, prior=first.prior)
+    return Float(low, high, log=first.log, step=first.step, when=when, prior=first.prior)
 
 
 def _condition(name: str, calls: Sequence[Call]) -> dict[str, list[Any]] | None:
@@ -241,22 +243,39 @@ class RecordingTrial(OlderSuggestions):
         self._record = record
 
     def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+        self,
+        name: str,
+        low: float,
+        high: float,
+        *,
+        step: float | None = None,
+        log: bool = False,
+        prior: Any = None,
     ) -> float:
         middle = low if step is not None else (low * high) ** 0.5 if log else (low + high) / 2
-        suggestion = Suggestion(name, "float", middle, low=low, high=high, step=step, log=log)
+        suggestion = Suggestion(name, "float", middle, low=low, high=high, step=step, log=log, prior=prior)
         return float(self._suggest(suggestion))
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False, prior: Any = None
+    ) -> int:
         values = tuple(range(low, high + 1, step)) if (high - low) // step < _FEW and not log else ()
         suggestion = Suggestion(
-            name, "int", low, low=low, high=high, step=None if log else step, log=log, values=values
+            name,
+            "int",
+            low,
+            low=low,
+            high=high,
+            step=None if log else step,
+            log=log,
+            values=values,
+            prior=prior,
         )
         return int(self._suggest(suggestion))
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+    def suggest_categorical(self, name: str, choices: Sequence[Any], *, prior: Any = None) -> Any:
         values = tuple(choices)
-        chosen = self._suggest(Suggestion(name, "categorical", values[0], values=values))
+        chosen = self._suggest(Suggestion(name, "categorical", values[0], values=values, prior=prior))
         return next(choice for choice in choices if choice == chosen)
 
     def _suggest(self, suggestion: Suggestion) -> Any:

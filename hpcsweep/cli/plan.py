@@ -15,6 +15,7 @@ from hpcsweep.cli.plan_shapes import print_scripts, print_shapes
 from hpcsweep.cli.progress import plan_of, remaining_work
 from hpcsweep.cli.terminal import errors_exit, hide, prefix_errors
 from hpcsweep.core.cluster_protocol import Batch
+from hpcsweep.core.priors import describe_prior
 from hpcsweep.core.protocols import BracketPlan, SchedulerPlan, fewest
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, secret_values
@@ -72,6 +73,9 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
         typer.echo(f"note: with --detach, {ticks}")
     name, reason = session.searcher
     typer.echo(f"searcher: {name}" + (f", chosen by auto: {reason}" if reason else ""))
+    for parameter in spec.space.parameters:
+        if parameter.prior is not None:
+            typer.echo(f"prior: {parameter.name} {describe_prior(parameter.prior, parameter.domain)}")
     for line in describe_warm_start(session.warm_start):
         typer.echo(line)
     for line in session.warnings:

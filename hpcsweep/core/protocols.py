@@ -27,7 +27,9 @@ class Searcher(Protocol):
 
     adaptive: bool
 
-    # A searcher that stands for another one has a method `resolve(space)`: the other's name, and why.
+    # A searcher that stands for another one has a method `resolve(space)`: the other's name, and why. One
+    # that makes use of priors (`Space.priors`) has the class attribute `uses_priors = True`; the others
+    # are refused for a space with priors.
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """Propose `n` configurations in one call, a whole rung at a time.

@@ -17,6 +17,7 @@ from hpcsweep.core.configurations import count_configs, grid_points, walk_grid
 from hpcsweep.core.domains import Choice, Constant, Domain, Float, Floats, Int, InvalidDomain, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
+from hpcsweep.core.priors import Prior, Priors, draw_probability
 from hpcsweep.core.text import json_key, must_be_absent, suggest_name
 from hpcsweep.errors import SpecError
 
@@ -44,7 +45,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
     A parameter whose condition names an inactive one is inactive too. `format` is how a command gets its
     values, empty for the usual text. One that was `added` while the sweep went on may be absent anywhere: it
-    is inactive there.
+    is inactive there. `prior` is where its best value is believed to be.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Parameter(msgspec.Struct, frozen=True):
     when: Mapping[str, tuple[Any, ...]] = {}
     format: str = ""
     added: bool = False
+    prior: Prior | None = None
 
 
 class Space(msgspec.Struct, frozen=True, dict=True):
@@ -102,6 +104,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def _dimensions(self) -> list[tuple[Parameter, Float | Int | Ordinal | Choice]]:
         return [(p, p.domain) for p in self.parameters if not isinstance(p.domain, Constant)]
+
+    @cached_property
+    def priors(self) -> Priors:
+        """What is believed beforehand."""
+        return Priors([(parameter.prior, domain) for parameter, domain in self._dimensions])
 
     @cached_property
     def topological_order(self) -> tuple[Parameter, ...]:
@@ -212,21 +219,27 @@ class Space(msgspec.Struct, frozen=True, dict=True):
 
     # ------------------------------------------------------------------ sampling
 
-    def sample(self, n: int, rng: Generator) -> list[Config]:
+    def sample(self, n: int, rng: Generator, *, known: int | None = None) -> list[Config]:
         """`n` independent random configurations that respect conditions and constraints.
+
+        Args:
+            n: How many.
+            rng: Of all draws.
+            known: Configurations so far: the more, the fewer draws are from the priors. None: no priors.
 
         Raises:
             SpecError: Fewer than about one draw in 10,000 satisfies the constraints, or one of
                 them cannot be computed.
         """
         if not self.constraints:
-            return self._draw(n, rng)
+            return self._draw(n, rng, known)
         found: list[Config] = []
         rejected: Counter[str] = Counter()
         drawn = 0
         while len(found) < n:
             rate = (len(found) + 1) / (drawn + 1)
-            chunk = self._draw(min(_CHUNK, math.ceil((n - len(found)) / rate) + 8), rng)
+            count = min(_CHUNK, math.ceil((n - len(found)) / rate) + 8)
+            chunk = self._draw(count, rng, None if known is None else known + len(found))
             drawn += len(chunk)
             for config in chunk:
                 broken = self._broken(config)
@@ -242,8 +255,12 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 )
         return found[:n]
 
-    def _draw(self, n: int, rng: Generator) -> list[Config]:
-        return self.from_unit(rng.random((n, len(self.columns))))
+    def _draw(self, n: int, rng: Generator, known: int | None) -> list[Config]:
+        unit = rng.random((n, len(self.columns)))
+        if known is not None and self.priors:
+            believed = rng.random(n) < draw_probability(known + np.arange(n))
+            unit[believed] = self.priors.draw(int(believed.sum()), rng)
+        return self.from_unit(unit)
 
     def sample_infinite(self, n: int, rng: Generator) -> list[Config]:
         """`n` random configurations in which a parameter of infinitely many values is active.

@@ -18,6 +18,7 @@ from hpcsweep.core.text import json_key
 
 if TYPE_CHECKING:
     from hpcsweep.core.domains import Domain
+    from hpcsweep.core.priors import Prior
     from hpcsweep.core.space import Space
 
 #: A sweep adds so many at most; an objective may make up names without end.
@@ -45,6 +46,19 @@ def domain_of(form: Form) -> Domain | None:
     return None
 
 
+def prior_of(form: Form, domain: Domain) -> Prior | None:
+    """The prior in the long form of a parameter; None where it has none, or one that makes no sense."""
+    from hpcsweep.core.domains import Constant, InvalidDomain
+    from hpcsweep.core.priors import read_prior
+
+    try:
+        if form.get("prior") is not None and not isinstance(domain, Constant):
+            return read_prior(form["prior"], domain)
+    except InvalidDomain:
+        pass
+    return None
+
+
 def grown(space: Mapping[str, Form], parameters: Mapping[str, Form]) -> dict[str, Form]:
     """The space with parameters that a run suggested; what it cannot hold is left out.
 
@@ -60,7 +74,7 @@ def grown(space: Mapping[str, Form], parameters: Mapping[str, Form]) -> dict[str
         elif added < MOST_ADDED and NAME.fullmatch(name) and _plain(name) not in taken:
             if domain_of(form) is None:
                 continue
-            after[name] = {**form, "added": True}
+            after[name] = {**_with_valid_prior(form), "added": True}
             taken.add(_plain(name))
             added += 1
     return after
@@ -86,7 +100,7 @@ def with_added(space: Space, parameters: Mapping[str, Form]) -> Space:
     for name, form in parameters.items():
         domain = domain_of(form)
         if domain is not None and (name not in known or known[name].added):
-            known[name] = Parameter(name, domain, added=True)
+            known[name] = Parameter(name, domain, added=True, prior=prior_of(form, domain))
     return Space(tuple(known.values()), space.constraints)
 
 
@@ -122,4 +136,12 @@ def _widened(known: Form, form: Form) -> Form:
     else:
         low, high = min(known["low"], form["low"]), max(known["high"], form["high"])
         wider = {**known, "low": low, "high": high}
-    return wider if domain_of(wider) is not None else known
+    return _with_valid_prior(wider) if domain_of(wider) is not None else known
+
+
+def _with_valid_prior(form: Form) -> Form:
+    """Without a prior that its domain does not admit."""
+    domain = domain_of(form)
+    if domain is not None and prior_of(form, domain) is not None:
+        return form
+    return {key: value for key, value in form.items() if key != "prior"}

@@ -38,6 +38,8 @@ class Auto:
         resolved: What was chosen when the sweep began, None for a new one.
     """
 
+    uses_priors = True
+
     def __init__(self, *, seed: int = 0, trials: int | None = None, resolved: str | None = None) -> None:
         self._seed = seed
         self._trials = trials

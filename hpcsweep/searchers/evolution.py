@@ -12,6 +12,7 @@ from numpy.random import Generator, default_rng
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats, History
+from hpcsweep.core.priors import Priors
 from hpcsweep.core.space import Choice, Int, Space
 from hpcsweep.core.text import format_value
 from hpcsweep.searchers.random import RandomFallback, config_key
@@ -41,6 +42,8 @@ class Evolution(RandomFallback):
     Where trials are trained to several resources, the population is taken from the largest one that
     enough of them have reached (`startup`, or as many as have reached any).
 
+    Random configurations are drawn from the priors of parameters that have one, at first.
+
     Args:
         population: Observations that may be parents; older ones have died.
         tournament: Share of the population that a parent is the best of.
@@ -52,6 +55,7 @@ class Evolution(RandomFallback):
     """
 
     adaptive = True
+    uses_priors = True
 
     def __init__(
         self,
@@ -178,6 +182,9 @@ class CMAES(RandomFallback):
     frequencies among the better half of a generation (Baluja 1994, population-based incremental learning).
     An inactive parameter counts as a random draw: no evidence.
 
+    Where parameters have priors, it begins at their centers, and with the probabilities of their weights; the
+    restarts do not.
+
     Within a generation whoever was trained further comes first, since schedulers train the better ones
     further; then the lower value; failures come last.
 
@@ -191,6 +198,7 @@ class CMAES(RandomFallback):
     """
 
     adaptive = True
+    uses_priors = True
 
     def __init__(self, *, seed: int = 0, population: int | None = None, sigma: float = 0.2) -> None:
         super().__init__()
@@ -304,7 +312,10 @@ class _Observations:
 
         rng = default_rng([self._seed, self._runs])
         dimensions = _dimensions(self._space)
+        priors = Priors([]) if self._runs else self._space.priors
         mean = rng.random(dimensions) if self._runs else np.full(dimensions, 0.5)
+        for row, column in enumerate(self._numbers):
+            mean[row] = priors.center(column, otherwise=mean[row])
         self._cma: CMA = CMA(
             mean,
             self._sigma,
@@ -313,7 +324,9 @@ class _Observations:
             seed=0,  # it is given another one before each use
         )
         self._rng = rng
-        self._probabilities = {column: np.full(size, 1 / size) for column, size in self._choices.items()}
+        self._probabilities = {
+            column: priors.shares(column, size=size) for column, size in self._choices.items()
+        }
         self._runs += 1
 
     def _tell(self, units: Floats, values: Floats, resources: Floats) -> None:

@@ -28,7 +28,8 @@ class RandomFallback:
     """Base of searchers that fall back on random configurations where they have none of their own.
 
     No configuration is proposed twice. A space that is infinite only in some branches is gone through
-    once in its finite ones.
+    once in its finite ones. Where parameters have priors, random configurations are drawn from them at
+    first, and ever more seldom.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class RandomFallback:
         if n <= 0:
             return []
         seen = self._seen.keys(history.configs)
+        known = history.known
         proposed: dict[Hashable, Config] = {}
         for config in given:
             key = config_key(config)
@@ -73,7 +75,7 @@ class RandomFallback:
             ):
                 proposed[key] = config
         if len(proposed) < n:
-            self._draw(n, space, rng, seen=seen, proposed=proposed)
+            self._draw(n, space, rng, known=known, seen=seen, proposed=proposed)
         if len(proposed) < n and space.size is None:
             self._search_branches(n, space, rng, seen=seen, proposed=proposed)
         elif len(proposed) < n and space.size is not None and space.size <= ENUMERABLE:
@@ -81,7 +83,14 @@ class RandomFallback:
         return list(proposed.values())
 
     def _draw(
-        self, n: int, space: Space, rng: Generator, *, seen: set[Hashable], proposed: dict[Hashable, Config]
+        self,
+        n: int,
+        space: Space,
+        rng: Generator,
+        *,
+        known: int,
+        seen: set[Hashable],
+        proposed: dict[Hashable, Config],
     ) -> None:
         """Draw until there are `n`, or until new ones have become rare."""
         small = space.size is not None and space.size <= ENUMERABLE
@@ -91,7 +100,8 @@ class RandomFallback:
         while len(proposed) < n and fruitless < patience:
             try:
                 # More at a time as new ones become rare.
-                configs = space.sample(min(max(n - len(proposed), least, fruitless), _CHUNK), rng)
+                count = min(max(n - len(proposed), least, fruitless), _CHUNK)
+                configs = space.sample(count, rng, known=known + len(proposed))
             except SpecError:
                 if not small:
                     raise
@@ -145,6 +155,7 @@ class Random(RandomFallback):
     """Never proposes a configuration twice; gives fewer once the space is exhausted."""
 
     adaptive = False
+    uses_priors = True
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` random configurations, see `core.protocols.Searcher`.

@@ -12,6 +12,7 @@ from numpy.random import Generator
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats, History, Ints
+from hpcsweep.core.priors import draw_probability
 from hpcsweep.core.text import format_value
 from hpcsweep.searchers.random import RandomFallback, config_key
 from hpcsweep.searchers.tpe_density import Columns, ParzenEstimator, Points, normal_cdf
@@ -46,6 +47,8 @@ class TPE(RandomFallback):
       that are only known at others count as pending: their values cannot be compared, but they have
       been tried. A share of the proposals is random, as long as the sweep goes on: low resources may
       mislead, and at the largest one only those are known that were good at the low ones.
+    - Where parameters have priors, some candidates are drawn from these, and l / g is multiplied by their
+      density to a power that falls with the number of results (Hvarfner et al. 2022, piBO).
     - Of many bad observations a systematic sample, in order of time and by weight, stands for all: it
       estimates the same density, and bandwidths have reached their floor with far fewer.
 
@@ -61,6 +64,7 @@ class TPE(RandomFallback):
     """
 
     adaptive = True
+    uses_priors = True
 
     def __init__(
         self, *, startup: int = 10, good: float = 0.15, candidates: int = 24, random: float = 1 / 3
@@ -99,6 +103,8 @@ class TPE(RandomFallback):
         unit = history.space.to_unit(candidates)
         points = Points(columns, unit)
         log_good, log_bad = good.log_density(points), bad.log_density(points) + math.log(bad.total)
+        if history.space.priors:
+            log_good += history.space.priors.log_factor(unit, results=int(history.newest.sum()))
         if modelled == 1:
             chosen = [int(np.argmax(log_good - log_bad))]
         else:
@@ -148,7 +154,11 @@ class TPE(RandomFallback):
         while len(found) < (wanted if drawn < 4 * wanted else n) and drawn < MOST_DRAWS * wanted:
             rate = (len(found) + 1) / (drawn + 1)
             count = min(math.ceil((wanted - len(found)) / rate), 4 * wanted)
-            for config in space.from_unit(good.sample(count, rng)):
+            unit = good.sample(count, rng)
+            if space.priors:
+                believed = rng.random(count) < draw_probability(history.known)
+                unit[believed] = space.priors.draw(int(believed.sum()), rng)
+            for config in space.from_unit(unit):
                 key = config_key(config)
                 if key not in seen and key not in found and space.satisfies_constraints(config):
                     found[key] = config

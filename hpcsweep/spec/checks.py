@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from hpcsweep import schedulers
 from hpcsweep.core.events import Config
-from hpcsweep.core.protocols import Scheduler
+from hpcsweep.core.protocols import Scheduler, Searcher
 from hpcsweep.core.space import Choice, Ordinal, Space
 from hpcsweep.core.text import format_value, suggest_name, truncate
 from hpcsweep.core.units import LONGEST_S
@@ -25,6 +25,14 @@ from hpcsweep.worker.resuming import placeholders
 _OWN: Final = ("output_dir", "trial")
 #: Random configurations that constraints are tried on.
 PROBES: Final = 32
+
+
+def prior_problems(name: str, searcher: Searcher, space: Space) -> list[str]:
+    """One for each prior that the searcher would not look at, beginning with its key path."""
+    if getattr(searcher, "uses_priors", False):
+        return []
+    advice = f"the searcher {name} makes no use of priors: remove it, or take tpe, gp, random or evolution"
+    return [f"space.{p.name}.prior: {advice}" for p in space.parameters if p.prior is not None]
 
 
 def check_train(train: Train, problems: Problems) -> None:

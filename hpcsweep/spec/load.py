@@ -341,7 +341,7 @@ def _searcher_ends(searcher: SearcherChoice, space: Space, problems: Problems) -
     except ValueError as error:
         wrong = [f"searcher.{error}"]
     else:
-        wrong = instance.problems(space)
+        wrong = instance.problems(space) or checks.prior_problems(searcher.name, instance, space)
         if not wrong:
             return instance.is_exhaustible(space)
     for problem in wrong:

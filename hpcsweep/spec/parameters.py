@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, assert_never
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from hpcsweep.core.expressions import Expression
+from hpcsweep.core.priors import prior_to_yaml, read_prior
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal, Parameter, Space
 from hpcsweep.core.suggestions import NAME
 from hpcsweep.core.text import format_value, json_problem, suggest_name
@@ -47,6 +48,39 @@ When = Annotated[
 ]
 
 
+#: What is in it depends on the domain: `core.priors` reads it.
+NumberPrior = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "type": ["object", "null"],
+            "properties": {
+                "center": {"type": "number", "description": "The likeliest value, within low and high."},
+                "sigma": {
+                    "type": "number",
+                    "exclusiveMinimum": 0,
+                    "description": "Standard deviation: 0.5 with `log` is a factor of 3 up or down.",
+                },
+            },
+            "required": ["center", "sigma"],
+            "additionalProperties": False,
+        }
+    ),
+]
+ListPrior = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object", "minProperties": 1},
+                {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
 class Conditional(Section):
     """Keys of every parameter."""
 
@@ -71,6 +105,9 @@ class FloatParameter(Conditional):
     """Sample uniformly on a logarithmic scale."""
     step: Bound | None = None
     """Only low, low + step, low + 2 step, ... up to high. Default: every value in between."""
+    prior: NumberPrior = None
+    """Where the best value is believed to be: `{center: 3e-4, sigma: 0.5}`. sigma is in powers of ten with
+    `log`, else in the unit of the parameter."""
 
 
 class IntParameter(Conditional):
@@ -85,6 +122,9 @@ class IntParameter(Conditional):
     """Sample uniformly on a logarithmic scale."""
     step: Whole | None = None
     """Only low, low + step, low + 2 step, ... up to high. Default: every value in between."""
+    prior: NumberPrior = None
+    """Where the best value is believed to be: `{center: 3e-4, sigma: 0.5}`. sigma is in powers of ten with
+    `log`, else in the unit of the parameter."""
 
 
 class ListedParameter(Conditional):
@@ -94,6 +134,9 @@ class ListedParameter(Conditional):
     """Unordered or ordered values."""
     values: Values
     """The list of values."""
+    prior: ListPrior = None
+    """How probable each value is: `{adam: 3, sgd: 1}` (others weigh 1) or all weights; `ordinal`: also
+    `{center: 64, sigma: 1}`, sigma in places of the list."""
 
 
 class ConstantParameter(Conditional):
@@ -180,6 +223,9 @@ def _read_long_form(name: str, raw: dict[Any, Any], path: str, problems: Problem
         else:
             problems.add(f"{path}.type", suggest_name(str(kind), kinds, kind=f"type {format_value(kind)}"))
         return None
+    if model is ConstantParameter and "prior" in raw:
+        problems.add(f"{path}.prior", "a constant has one value only: remove the prior")
+        return None
     section: BaseModel | None = problems.validated(model, raw, path=path)
     if section is None:
         return None
@@ -197,11 +243,15 @@ def _read_long_form(name: str, raw: dict[Any, Any], path: str, problems: Problem
                 domain = Constant(section.value)
             case _:
                 raise AssertionError(section)
+        believed = getattr(section, "prior", None)
+        prior = None
+        if believed is not None and not isinstance(domain, Constant):
+            prior = read_prior(believed, domain)
     except InvalidDomain as error:
         for key, problem in error.problems:
             problems.add(f"{path}.{key}", problem)
         return None
-    return Parameter(name, domain, section.when, section.format or "", section.added)
+    return Parameter(name, domain, section.when, section.format or "", section.added, prior)
 
 
 def _check_conditions(
@@ -302,6 +352,8 @@ def _parameter_to_yaml(parameter: Parameter) -> dict[str, Any]:
             assert_never(parameter.domain)
     if parameter.added:
         plain["added"] = True
+    if parameter.prior is not None:
+        plain["prior"] = prior_to_yaml(parameter.prior)
     if parameter.when:
         plain["when"] = {other: _as_lists(values) for other, values in parameter.when.items()}
     return plain

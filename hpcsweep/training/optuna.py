@@ -31,9 +31,16 @@ class OlderSuggestions:
     """The names that `suggest_float` had in earlier versions of Optuna."""
 
     def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+        self,
+        name: str,
+        low: float,
+        high: float,
+        *,
+        step: float | None = None,
+        log: bool = False,
+        prior: Any = None,
     ) -> float:
-        """The value of this parameter."""
+        """The value of this parameter; a trial of Optuna takes no `prior`."""
         raise NotImplementedError
 
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
@@ -80,9 +87,16 @@ class ObjectiveTrial(OlderSuggestions):
     # ------------------------------------------------------------------ the configuration
 
     def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+        self,
+        name: str,
+        low: float,
+        high: float,
+        *,
+        step: float | None = None,
+        log: bool = False,
+        prior: Any = None,
     ) -> float:
-        """The value of this parameter."""
+        """The value of this parameter; a trial of Optuna takes no `prior`."""
 
         def draw(rng: random.Random) -> float:
             if step is not None:
@@ -93,9 +107,12 @@ class ObjectiveTrial(OlderSuggestions):
 
         form = {"type": "float", "low": float(low), "high": float(high), "log": log}
         form |= {} if step is None else {"step": float(step)}
+        form |= {} if prior is None else {"prior": prior}
         return min(max(float(self._suggest(name, draw, form)), low), high)
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False, prior: Any = None
+    ) -> int:
         """The value of this parameter."""
 
         def draw(rng: random.Random) -> int:
@@ -104,11 +121,12 @@ class ObjectiveTrial(OlderSuggestions):
             return rng.randrange(low, high + 1, step)
 
         form = {"type": "int", "low": low, "high": high, "log": log, **({"step": step} if step > 1 else {})}
+        form |= {} if prior is None else {"prior": prior}
         return min(max(int(self._suggest(name, draw, form)), low), high)
 
-    def suggest_categorical(self, name: str, choices: Sequence[T]) -> T:
+    def suggest_categorical(self, name: str, choices: Sequence[T], *, prior: Any = None) -> T:
         """The value of this parameter, the very object of `choices`."""
-        form = {"type": "choice", "values": list(choices)}
+        form = {"type": "choice", "values": list(choices), **({} if prior is None else {"prior": prior})}
         chosen = _key(self._suggest(name, lambda rng: rng.choice(choices), form))
         for choice in choices:
             if _key(choice) == chosen:

@@ -68,6 +68,13 @@ def growing(trial: Any) -> None:
     trial.suggest_int("depth", 1, most)
 
 
+def believed(trial: Any) -> None:
+    """With what is known beforehand."""
+    trial.suggest_float("lr", 1e-4, 1, log=True, prior={"center": 1e-3, "sigma": 0.5})
+    trial.suggest_int("depth", 1, 8, prior={"center": 3, "sigma": 1})
+    trial.suggest_categorical("kind", ["a", "b"], prior={"a": 3})
+
+
 @pytest.mark.parametrize(
     ("objective", "space"),
     [
@@ -107,6 +114,14 @@ def growing(trial: Any) -> None:
             },
         ),
         (many, {"count": hs.Int(1, 100), "x": hs.Float(0, 1), "on": hs.Choice(True, False)}),
+        (
+            believed,
+            {
+                "lr": hs.Float(1e-4, 1, log=True, prior={"center": 1e-3, "sigma": 0.5}),
+                "depth": hs.Int(1, 8, prior={"center": 3, "sigma": 1}),
+                "kind": hs.Choice("a", "b", prior={"a": 3}),
+            },
+        ),
         (growing, {"most": hs.Choice(2, 8), "depth": hs.Int(1, 8)}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -44,6 +44,22 @@ ADDED = {"added": True}
             {"k": {"type": "choice", "values": ["c", "a"]}},
             {"k": {"type": "choice", "values": ["a", "b", "c"]} | ADDED},
         ),
+        (
+            SPACE,
+            {
+                "n": INT | {"prior": {"center": 2, "sigma": 1}},
+                "m": INT | {"prior": {"center": 7, "sigma": 1}},
+                "k": KIND | {"prior": {"b": 3}},
+            },
+            SPACE
+            | {"n": INT | {"prior": {"center": 2, "sigma": 1}} | ADDED, "m": INT | ADDED}
+            | {"k": KIND | {"prior": {"b": 3}} | ADDED},
+        ),
+        (
+            {"k": KIND | {"prior": [1, 2]} | ADDED},
+            {"k": {"type": "choice", "values": ["c"]}},
+            {"k": {"type": "choice", "values": ["a", "b", "c"]} | ADDED},
+        ),
     ],
 )
 def test_a_space_grows_by_what_it_can_hold(space: Any, parameters: Any, after: Any) -> None:

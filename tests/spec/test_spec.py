@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 
 from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.priors import Normal, Weights
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter
 from hpcsweep.core.units import format_duration, format_memory, parse_duration, parse_memory
@@ -100,6 +101,7 @@ REPLACED = (
     "was replaced by reuse: a task does run after run until its time is over, and concurrent says how many "
     "at a time; remove the key"
 )
+CONSTANT_PRIOR = "space.lr.prior: a constant has one value only: remove the prior"
 
 
 def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> None:
@@ -221,6 +223,26 @@ def test_every_kind_of_parameter(load: Load) -> None:
         Parameter("e", Int(0, 1), {"c": (1, 2), "d": (None,)}),
     )
     assert [constraint.text for constraint in spec.space.constraints] == ["a + b < 3", "e < 1"]
+
+
+def test_priors_are_read_and_kept_in_the_resolved_spec_and_the_identity(load: Load) -> None:
+    given = {
+        "lr": {"center": 3e-4, "sigma": 0.5},
+        "batch_size": {"center": 100, "sigma": 0.3},
+        "optimizer": {"adam": 3},
+        "momentum": {"center": 0.9, "sigma": 0.05},
+    }
+    overrides = [f"space.{name}.prior={json.dumps(prior)}" for name, prior in given.items()]
+    spec = load(DOCUMENTED, *overrides)
+    assert [parameter.prior for parameter in spec.space.parameters] == [
+        Normal(3e-4, 0.5),
+        Normal(100, 0.3),
+        Weights((1.0, 3.0)),
+        Normal(0.9, 0.05),
+    ]
+    assert load(spec.yaml) == spec
+    assert spec.identity()["space"]["optimizer"]["prior"] == [1.0, 3.0]
+    jsonschema.validate(json.loads(json.dumps(spec.resolved())), json_schema())
 
 
 def test_a_resolved_spec_with_all_that_it_starts_with_reads_back_to_an_equal_one(load: Load) -> None:
@@ -733,6 +755,23 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
         (["budget=[1]"], ["budget: must be a mapping, got [1]"]),
         (["budget.gpu_hours=.inf"], ["budget.gpu_hours: must be a finite number, got inf"]),
         (["budget.gpu_hours=0"], ["budget.gpu_hours: must be > 0, got 0"]),
+        (
+            ["space.lr.prior={center: 3, sigma: 0}"],
+            [
+                "space.lr.prior.center: must be between 0.0001 and 1.0, got 3",
+                "space.lr.prior.sigma: must be a number > 0, got 0",
+            ],
+        ),
+        (["space.lr={type: constant, value: 1, prior: {center: 1, sigma: 1}}"], [CONSTANT_PRIOR]),
+        (
+            ["space.lr.prior={center: 0.1, sigma: 0.5}", "searcher=sobol"],
+            [
+                (
+                    "space.lr.prior: the searcher sobol makes no use of priors: remove it, or take tpe, gp, "
+                    "random or evolution"
+                )
+            ],
+        ),
         (["budgets={}"], ["budgets: unknown key; did you mean 'budget'?"]),
         (
             ["name=../up"],

@@ -5,7 +5,7 @@ Made by `python -m tests.docs.reference`: change the code that it is made from, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +27,8 @@ class Float(Parameter):
             this.
         log: Sample uniformly on a logarithmic scale.
         step: Only low, low + step, low + 2 step, ... up to high. Default: every value in between.
+        prior: Where the best value is believed to be: `{center: 3e-4, sigma: 0.5}`. sigma is in powers of ten
+            with `log`, else in the unit of the parameter.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -40,6 +42,7 @@ class Float(Parameter):
     added: bool = False
     log: bool = False
     step: float | None = None
+    prior: Mapping[str, Any] | None = None
     when: Mapping[str, Any] | None = None
 
 
@@ -56,6 +59,8 @@ class Int(Parameter):
             this.
         log: Sample uniformly on a logarithmic scale.
         step: Only low, low + step, low + 2 step, ... up to high. Default: every value in between.
+        prior: Where the best value is believed to be: `{center: 3e-4, sigma: 0.5}`. sigma is in powers of ten
+            with `log`, else in the unit of the parameter.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -69,6 +74,7 @@ class Int(Parameter):
     added: bool = False
     log: bool = False
     step: int | None = None
+    prior: Mapping[str, Any] | None = None
     when: Mapping[str, Any] | None = None
 
 
@@ -82,6 +88,8 @@ class Ordinal(Listed):
             64 --layers 64`). See commands.md.
         added: The sweep met it on its way (`call: optuna`): earlier trials do without it. `launch` writes
             this.
+        prior: How probable each value is: `{adam: 3, sgd: 1}` (others weigh 1) or all weights; `ordinal`:
+            also `{center: 64, sigma: 1}`, sigma in places of the list.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -91,6 +99,7 @@ class Ordinal(Listed):
     values: tuple[Any, ...]
     format: Literal["json", "comma", "repeat", "append"] | None = None
     added: bool = False
+    prior: Mapping[str, Any] | Sequence[Any] | None = None
     when: Mapping[str, Any] | None = None
 
     def __init__(
@@ -98,9 +107,10 @@ class Ordinal(Listed):
         *values: object,
         format: Literal["json", "comma", "repeat", "append"] | None = None,
         added: bool = False,
+        prior: Mapping[str, Any] | Sequence[Any] | None = None,
         when: Mapping[str, Any] | None = None,
     ) -> None:
-        self._set(values=listed(values), format=format, added=added, when=when)
+        self._set(values=listed(values), format=format, added=added, prior=prior, when=when)
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -113,6 +123,8 @@ class Choice(Listed):
             64 --layers 64`). See commands.md.
         added: The sweep met it on its way (`call: optuna`): earlier trials do without it. `launch` writes
             this.
+        prior: How probable each value is: `{adam: 3, sgd: 1}` (others weigh 1) or all weights; `ordinal`:
+            also `{center: 64, sigma: 1}`, sigma in places of the list.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -122,6 +134,7 @@ class Choice(Listed):
     values: tuple[Any, ...]
     format: Literal["json", "comma", "repeat", "append"] | None = None
     added: bool = False
+    prior: Mapping[str, Any] | Sequence[Any] | None = None
     when: Mapping[str, Any] | None = None
 
     def __init__(
@@ -129,9 +142,10 @@ class Choice(Listed):
         *values: object,
         format: Literal["json", "comma", "repeat", "append"] | None = None,
         added: bool = False,
+        prior: Mapping[str, Any] | Sequence[Any] | None = None,
         when: Mapping[str, Any] | None = None,
     ) -> None:
-        self._set(values=listed(values), format=format, added=added, when=when)
+        self._set(values=listed(values), format=format, added=added, prior=prior, when=when)
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,81 @@
+"""What searchers make of priors: they begin there, and leave a wrong one behind."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from numpy.random import default_rng
+
+from hpcsweep.core.history import History
+from hpcsweep.core.priors import Normal, Prior, Weights
+from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
+from hpcsweep.searchers import make_searcher
+
+USING = ("random", "tpe", "evolution", "cmaes")
+
+
+def _space(lr: Prior | None, optimizer: Prior | None, layers: Prior | None = None) -> Space:
+    return Space(
+        (
+            Parameter("lr", Float(1e-5, 1.0, log=True), prior=lr),
+            Parameter("optimizer", Choice(("sgd", "adam")), prior=optimizer),
+            Parameter("layers", Int(1, 20), {"optimizer": ("adam",)}, prior=layers),
+        )
+    )
+
+
+BELIEVED = _space(Normal(1e-4, 0.25), Weights((1.0, 20.0)), Normal(12, 1.0))
+
+
+def _value(config: dict[str, Any]) -> float:
+    """Best at lr 1e-4, adam and 12 layers."""
+    other = 1.0 if config["optimizer"] == "sgd" else 0.05 * abs(config["layers"] - 12)
+    return abs(math.log10(config["lr"]) + 4) + other
+
+
+def _search(name: str, space: Space, *, evaluations: int, batch: int = 4) -> list[float]:
+    searcher = make_searcher(name, seed=0, options={}, trials=evaluations)
+    history = History(space)
+    values: list[float] = []
+    while len(values) < evaluations:
+        configs = searcher.ask(batch, history, default_rng([0, len(values)]))
+        assert len({str(config) for config in configs}) == batch
+        for config in configs:
+            assert space.check(config) == []
+            history.observe(history.add(config), _value(config), 1)
+            values.append(_value(config))
+    return values
+
+
+@pytest.mark.parametrize("name", USING)
+def test_first_configurations_are_near_what_is_believed(name: str) -> None:
+    if name == "cmaes":
+        pytest.importorskip("cmaes")
+    believed, plain = (_search(name, space, evaluations=8) for space in (BELIEVED, _space(None, None)))
+    assert sum(believed) < 0.75 * sum(plain)
+
+
+@pytest.mark.parametrize("name", ["random", "tpe"])
+def test_wrong_prior_is_left_behind(name: str) -> None:
+    wrong = _space(Normal(1.0, 0.1), Weights((50.0, 1.0)))
+    values = _search(name, wrong, evaluations=120, batch=8)
+    assert min(values[:8]) > 2 * min(values)
+    assert min(values) < 0.8
+
+
+def test_random_draws_from_the_prior_get_fewer() -> None:
+    space = _space(Normal(1e-4, 0.05), None)
+    searcher = make_searcher("random", seed=0, options={})
+    drawn = searcher.ask(500, History(space), default_rng(0))
+    near = [abs(math.log10(config["lr"]) + 4) < 0.2 for config in drawn]
+    assert sum(near[:5]) == 5
+    assert sum(near[-250:]) < 50  # 8 % of the draws are uniform ones that are near as well
+
+
+def test_proposals_depend_on_the_arguments_alone() -> None:
+    first, again = (
+        make_searcher("tpe", seed=0, options={}).ask(20, History(BELIEVED), default_rng(5)) for _ in range(2)
+    )
+    assert first == again
