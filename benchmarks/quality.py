@@ -13,6 +13,9 @@ Full trainings (`--part trainings`): the same with more curves, until such a val
 resource. Shown is the time in full trainings of the median configuration; with curves of equal duration
 none takes less than one.
 
+`before:gp` is the searcher `gp` of an earlier version, whose files are in the folder `--before`, for example
+by `git worktree add ../earlier v0.1.0`.
+
 A figure that is not reached is printed so. All of it takes long; `--save FILE` keeps each result as soon
 as it is there, and `--load FILE` takes those that are kept in place of computing them, so that it can
 be done in pieces.
@@ -28,6 +31,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +50,8 @@ from benchmarks.quality_functions import OPTUNA, regret
 from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
 
 OURS: Final = ("random", "sobol", "tpe", "gp", "cmaes", "evolution", "auto")
+#: Searchers of the version in the folder `--before` are named `before:gp`.
+BEFORE: Final = "before:"
 OPTUNA_TPE: Final = f"{OPTUNA}TPESampler"
 OPTUNA_SLOW: Final = (f"{OPTUNA}GPSampler", f"{OPTUNA}CmaEsSampler")
 
@@ -84,17 +90,16 @@ class Result(msgspec.Struct, frozen=True):
 def run_task(task: Task) -> Result:
     """Do one sweep."""
     start = time.process_time()
+    method = task.method.removeprefix(BEFORE)
     if task.problem in PROBLEMS:
-        value = regret(
-            task.problem, task.method, batch=task.batch, evaluations=task.evaluations, seed=task.seed
-        )
+        value = regret(task.problem, method, batch=task.batch, evaluations=task.evaluations, seed=task.seed)
     else:
-        value = time_to_target(task.problem, task.method, seed=task.seed, full=task.full)
+        value = time_to_target(task.problem, method, seed=task.seed, full=task.full)
     return Result(task, None if value == float("inf") else value, time.process_time() - start)
 
 
 def run_tasks(
-    tasks: Sequence[Task], *, load: Sequence[Path], save: Path | None, jobs: int
+    tasks: Sequence[Task], *, load: Sequence[Path], save: Path | None, jobs: int, before: Path | None = None
 ) -> Iterator[Result]:
     """The result of each task, those that are kept first; new ones are saved as they come."""
     known = {
@@ -104,12 +109,25 @@ def run_tasks(
     }
     yield from (known[task] for task in tasks if task in known)
     left = [task for task in tasks if task not in known]
-    if not left:
-        return
+    earlier = [task for task in left if task.method.startswith(BEFORE)]
     for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(threads, "1")  # the processes below are the parallel ones
-    with ProcessPoolExecutor(min(jobs, len(left)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(run_task, task) for task in left]
+    yield from _run_all([task for task in left if task not in earlier], save=save, jobs=jobs)
+    if earlier:
+        if before is None:
+            raise SystemExit(f"--before: {earlier[0].method} needs the folder of an earlier version")
+        with TemporaryDirectory() as folder:
+            (Path(folder) / "hpcsweep").symlink_to(before.resolve() / "hpcsweep")
+            sys.path.insert(0, folder)  # of the processes, whose benchmarks are these
+            yield from _run_all(earlier, save=save, jobs=jobs)
+            sys.path.remove(folder)
+
+
+def _run_all(tasks: Sequence[Task], *, save: Path | None, jobs: int) -> Iterator[Result]:
+    if not tasks:
+        return
+    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run_task, task) for task in tasks]
         try:
             for count, future in enumerate(as_completed(futures), start=1):
                 found = future.result()
@@ -117,7 +135,7 @@ def run_tasks(
                     with save.open("ab") as file:
                         file.write(msgspec.json.encode(found) + b"\n")
                 if sys.stderr.isatty():
-                    print(f"\r{count} of {len(left)} sweeps", end="", file=sys.stderr, flush=True)
+                    print(f"\r{count} of {len(tasks)} sweeps", end="", file=sys.stderr, flush=True)
                 yield found
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -157,7 +175,9 @@ def main() -> int:
     for part in ("functions", "curves", "trainings") if options.part == "all" else (options.part,):
         full = part == "trainings"
         tasks = function_tasks(options) if part == "functions" else curve_tasks(options, full=full)
-        found = run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs)
+        found = run_tasks(
+            tasks, load=options.load, save=options.save, jobs=options.jobs, before=options.before
+        )
         by_task = {result.task: result for result in found}
         table = Table()
         for task in tasks:
@@ -190,7 +210,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
     def searchers(text: str) -> list[str]:
         for name in split_list(text):
-            if name not in OURS and not name.startswith(OPTUNA):
+            if name.removeprefix(BEFORE) not in OURS and not name.startswith(OPTUNA):
                 raise argparse.ArgumentTypeError(f"unknown {name!r}; there are {', '.join(OURS)}")
         return split_list(text)
 
@@ -209,12 +229,14 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--searchers",
         type=searchers,
-        help=f"some of {', '.join(OURS)}, or {OPTUNA}NAME for a sampler of Optuna, with commas between",
+        help=f"some of {', '.join(OURS)}, {OPTUNA}NAME for a sampler of Optuna, {BEFORE}NAME for an earlier "
+        "version, with commas between",
     )
     parser.add_argument("--functions", type=functions, default=list(PROBLEMS), help=", ".join(PROBLEMS))
     parser.add_argument("--batches", type=batches, default=[1, 16, 81], help="configurations at a time")
     parser.add_argument("--evaluations", type=int, default=160, help="of each function in one sweep")
     parser.add_argument("--optuna", action="store_true", help="Optuna's GPSampler and CmaEsSampler as well")
+    parser.add_argument("--before", type=Path, metavar="DIR", help="files of an earlier version")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--save", type=Path, metavar="FILE", help="append each new result, a JSON line")
     parser.add_argument("--load", type=Path, nargs="+", default=[], metavar="FILE", help="results to take")

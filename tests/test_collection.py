@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import FIRST
 from tests.lazy import MODULES_AFTER_COLLECTION
 
-HEAVY = {"accelerate", "botorch", "gpytorch", "lightning", "scipy", "sklearn", "torch", "transformers"}
+HEAVY = {"accelerate", "lightning", "scipy", "sklearn", "torch", "transformers"}
 
 
 def test_collecting_imports_no_torch(pytestconfig: pytest.Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from numpy.random import Generator
@@ -22,12 +21,12 @@ MOST_CONFIGS: Final = 300
 
 
 class Auto:
-    """Delegates to a searcher chosen from the space, the budget and the installed packages.
+    """Delegates to a searcher chosen from the space and the budget.
 
     | where | chosen |
     | --- | --- |
     | the budget covers a finite space | `random`, which goes through all of it |
-    | BoTorch is installed, at most 20 dimensions | `gp`; `tpe` from 300 configurations on |
+    | at most 20 dimensions | `gp`; `tpe` from 300 configurations on |
     | else | `tpe` |
 
     A sweep keeps its searcher: a resumed sweep passes it as `resolved`.
@@ -66,8 +65,6 @@ class Auto:
             return "random", f"{self._trials} trials go through all {space.size} configurations"
         if dimensions > MOST_DIMENSIONS:
             return "tpe", f"{dimensions} dimensions are too many for a Gaussian process"
-        if find_spec("botorch") is None:
-            return "tpe", "BoTorch is not installed (pip install 'hpcsweep[gp]' for a Gaussian process)"
         return "gp", f"few dimensions ({dimensions}); switches to tpe at {MOST_CONFIGS} configurations"
 
     def problems(self, space: Space) -> list[str]:

@@ -1,18 +1,13 @@
-"""The Gaussian process: its fit, samples of its posterior, and noisy expected improvement over them."""
+"""The Gaussian process: values made fit for it, its kernel, and its hyperparameters."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hpcsweep.core.history import Floats, Ints
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
 
 #: Values further from the median than this, in median absolute deviations, count as so far.
 FURTHEST: Final = 1000.0
@@ -21,12 +16,17 @@ POWERS: Final = (-2.0, 4.0)
 #: Mean and standard deviation of the logarithm of the noise variance, before any value was seen: nearly
 #: none, but it may be as large as the signal.
 NOISE_PRIOR: Final = (-6.0, 2.0)
-LEAST_NOISE: Final = 1e-6
+NOISES: Final = (1e-6, 10.0)
 #: Mean and standard deviation of the logarithm of a lengthscale in one dimension.
 LENGTHSCALE_PRIOR: Final = (math.sqrt(2), math.sqrt(3))
-LEAST_LENGTHSCALE: Final = 0.01
-#: Steps of L-BFGS for the hyperparameters.
+LENGTHSCALES: Final = (0.01, 1e4)
+#: Steps of L-BFGS-B for the hyperparameters.
 MOST_STEPS: Final = 75
+#: Of more observations than this, so many are fitted first; all of them follow for a few steps from there.
+FEW: Final = 160
+LAST_STEPS: Final = 8
+#: Added to the kernel's diagonal, of variance 1.
+JITTER: Final = 1e-8
 
 
 class Model(NamedTuple):
@@ -38,16 +38,29 @@ class Model(NamedTuple):
         mean: Far from all observations.
     """
 
-    lengthscales: Tensor
+    lengthscales: Floats
     noise: float
     mean: float
 
-    def kernel(self, a: Tensor, b: Tensor) -> Tensor:
+    def kernel(self, a: Floats, b: Floats) -> Floats:
         """Covariances `(n, m)` of points `(n, f)` and `(m, f)`."""
-        a, b = a / self.lengthscales, b / self.lengthscales
-        squared = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
-        r = (5 * squared.clamp_min(1e-20)).sqrt()
-        return (1 + r + r * r / 3) * (-r).exp()
+        s = scaled_distances(a / self.lengthscales, b / self.lengthscales)
+        return matern(s, np.exp(-s))
+
+
+def scaled_distances(a: Floats, b: Floats) -> Floats:
+    """The root of 5 times the distances `(n, m)` of points `(n, f)` and `(m, f)`."""
+    squared = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b) - 2 * (a @ b.T)
+    np.maximum(squared, 0, out=squared)
+    squared *= 5
+    distances: Floats = np.sqrt(squared, out=squared)
+    return distances
+
+
+def matern(s: Floats, decay: Floats) -> Floats:
+    """The Matern-5/2 kernel at `scaled_distances`, `decay` is exp(-s) (Rasmussen and Williams 2006, 4.17)."""
+    kernel: Floats = (1 + s + s * s / 3) * decay
+    return kernel
 
 
 def align_resources(values: Floats, resources: Ints, trials: Ints) -> Floats:
@@ -100,245 +113,98 @@ def transform_values(values: Floats) -> Floats:
     return normal
 
 
-def fit_model(points: Tensor, values: Tensor) -> Model:
+def fit_model(points: Floats, values: Floats) -> Model:
     """The model of points `(n, f)` and values `(n,)` with the most probable hyperparameters.
 
     The prior of the lengthscales grows with the square root of the number of features (Hvarfner et
-    al. 2024, Vanilla Bayesian optimization performs great in high dimensions). Where the fit fails for
-    numerical reasons, the model is a wide one with some noise.
+    al. 2024, Vanilla Bayesian optimization performs great in high dimensions). Of many observations
+    some are fitted first, from where all of them need few steps. Where the fit fails for numerical
+    reasons, the model is a wide one with some noise.
     """
-    import torch
-    from botorch.exceptions.errors import BotorchError, ModelFittingError
-    from botorch.fit import fit_gpytorch_mll
-    from botorch.models import SingleTaskGP
-    from gpytorch.constraints import GreaterThan
-    from gpytorch.kernels import MaternKernel
-    from gpytorch.likelihoods import GaussianLikelihood
-    from gpytorch.mlls import ExactMarginalLogLikelihood
-    from gpytorch.priors import LogNormalPrior
-
-    def above(least: float, start: float) -> GreaterThan:
-        """In the logarithm: with BoTorch's own bounds L-BFGS stops far from the optimum."""
-        return GreaterThan(least, transform=torch.exp, inv_transform=torch.log, initial_value=start)
-
-    root = math.sqrt(points.shape[1])
-    location, scale = LENGTHSCALE_PRIOR
-    likelihood = GaussianLikelihood(
-        noise_prior=LogNormalPrior(*NOISE_PRIOR), noise_constraint=above(LEAST_NOISE, 0.1)
-    )
-    kernel = MaternKernel(
-        nu=2.5,
-        ard_num_dims=points.shape[1],
-        lengthscale_prior=LogNormalPrior(location + math.log(root), scale),
-        lengthscale_constraint=above(LEAST_LENGTHSCALE, 0.5 * root),
-    )
-    try:
-        gp = SingleTaskGP(
-            points, values[:, None], likelihood=likelihood, covar_module=kernel, outcome_transform=None
-        )
-        options = {"options": {"maxiter": MOST_STEPS}}
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(gp.likelihood, gp), optimizer_kwargs=options)
-        model = Model(
-            kernel.lengthscale.detach().reshape(-1), likelihood.noise.item(), gp.mean_module.constant.item()
-        )
-    except (BotorchError, ModelFittingError, RuntimeError, ValueError):
-        return _default_model(points)
-    numbers = [*model.lengthscales.tolist(), model.noise, model.mean]
-    return model if all(map(math.isfinite, numbers)) else _default_model(points)
-
-
-def _default_model(points: Tensor) -> Model:
     features = points.shape[1]
-    return Model(points.new_full((features,), 0.5 * math.sqrt(features)), noise=0.01, mean=0.0)
+    logs = np.log([*[0.5 * math.sqrt(features)] * features, 0.1])
+    if len(points) > FEW:
+        rows = np.linspace(0, len(points) - 1, FEW).astype(int)
+        logs = _most_probable(points[rows], values[rows], logs, MOST_STEPS)
+        logs = _most_probable(points, values, logs, LAST_STEPS)
+    else:
+        logs = _most_probable(points, values, logs, MOST_STEPS)
+    likelihood = Likelihood(points, values)
+    likelihood(logs)
+    return Model(np.exp(logs[:-1]), math.exp(logs[-1]), likelihood.mean)
 
 
-#: How many samples stand for what is not known: the true values at noisy and at pending points.
-SAMPLES: Final = 32
-#: Added to the kernel's diagonal, of variance 1.
-JITTER: Final = 1e-8
-
-
-class PosteriorSamples:
-    """Functions drawn from the Gaussian process, given what was observed; each is known at the same points.
-
-    The improvement of a further point is its expected improvement over the best of these points, on
-    average over the functions. So noisy values (Letham et al. 2019, Constrained Bayesian optimization with
-    noisy experiments, section 4) and pending points (Snoek et al. 2012, Practical Bayesian optimization,
-    section 3.2) are integrated out, and a point that was added is pending from then on. All of it is one
-    triangular matrix, to which an added point is one more row.
-
-    Args:
-        model: The Gaussian process.
-        points: Observed ones, `(n, f)`.
-        values: Theirs, `(n,)`.
-        others: Points without a value, `(p, f)`, pending ones for example.
-        counts: Which of all these an improvement is over, `(n + p,)`.
-        generator: Of the draws.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        points: Tensor,
-        values: Tensor,
-        *,
-        others: Tensor,
-        counts: Tensor,
-        generator: Generator,
-    ) -> None:
-        import torch
-
-        self.model, self._generator = model, generator
-        self._points = torch.cat([points, others])
-        n = len(points)
-        covariance = model.kernel(self._points, self._points)
-        self._root = _root(covariance, JITTER)
-        # Matheron's rule: a draw of the prior, corrected by what it is off at the observations.
-        prior = self._root @ self._normal(len(self._points))
-        error = (values - model.mean)[:, None] - prior[:n] - math.sqrt(model.noise) * self._normal(n)
-        observed = _root(covariance[:n, :n], model.noise + JITTER)
-        drawn = prior + covariance[:, :n] @ torch.cholesky_solve(error, observed)
-        self._white = torch.linalg.solve_triangular(self._root, drawn, upper=False)
-        self._best = drawn[counts].min(dim=0).values
-        #: Indices of the points that count, the one of lowest mean first.
-        self.order: NDArray[np.int64] = drawn[counts].mean(dim=1).argsort(stable=True).numpy()
-
-    def _normal(self, rows: int) -> Tensor:
-        import torch
-
-        return torch.randn(rows, SAMPLES, generator=self._generator, dtype=torch.double)
-
-    def whitened(self, points: Tensor) -> Tensor:
-        """Covariances with the known points as `(b, m)`, so that known points are independent."""
-        import torch
-
-        covariance = self.model.kernel(self._points, points)
-        whitened: Tensor = torch.linalg.solve_triangular(self._root, covariance, upper=False)
-        return whitened
-
-    def moments(self, whitened: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of each function `(m, s)` and their common variance `(m,)`."""
-        variance = 1 - (whitened * whitened).sum(dim=0)
-        means: Tensor = whitened.T @ self._white
-        return means, variance.clamp_min(JITTER)
-
-    def improvement(self, means: Tensor, variance: Tensor) -> Tensor:
-        """Logarithm of the expected improvement, `(m,)`, however small it is."""
-        deviation = variance.sqrt()[:, None]
-        logarithms = deviation.log() + log_improvement((self._best - means) / deviation)
-        return logarithms.logsumexp(dim=1) - math.log(SAMPLES)
-
-    def at(self, points: Tensor) -> Tensor:
-        """`improvement` at points `(m, f)`."""
-        return self.improvement(*self.moments(self.whitened(points)))
-
-    def add(self, point: Tensor) -> tuple[Tensor, float, Tensor]:
-        """Draw each function at one more point, `(f,)`.
-
-        Gives the new row for `whitened` of other points: its covariances `(b,)` with the known ones, its
-        deviation and the draws `(s,)` that the means change by.
-        """
-        import torch
-
-        row = self.whitened(point[None])
-        means, variance = self.moments(row)
-        deviation = float(variance.sqrt())
-        draws = self._normal(1)
-        b = len(self._points)
-        root = torch.zeros(b + 1, b + 1, dtype=torch.double)
-        root[:b, :b], root[b, :b], root[b, b] = self._root, row[:, 0], deviation
-        self._root = root
-        self._points = torch.cat([self._points, point[None]])
-        self._white = torch.cat([self._white, draws])
-        self._best = torch.minimum(self._best, means[0] + deviation * draws[0])
-        return row[:, 0], deviation, draws[0]
-
-
-class Candidates:
-    """Points whose improvement is kept up to date while points are added to the samples.
-
-    Args:
-        samples: What the improvement is over.
-        points: The candidates, `(m, f)`.
-    """
-
-    def __init__(self, samples: PosteriorSamples, points: Tensor) -> None:
-        self._samples, self._points = samples, points
-        self._whitened = samples.whitened(points)
-        self._means, self._variance = samples.moments(self._whitened)
-
-    def improvement(self) -> Floats:
-        """Logarithm of the expected improvement of each, `(m,)`."""
-        found: Floats = self._samples.improvement(self._means, self._variance).numpy()
-        return found
-
-    def add(self, point: Tensor) -> None:
-        """Add a point to the samples, `(f,)`: one row, whatever is known already."""
-        import torch
-
-        covariance = self._samples.model.kernel(point[None], self._points)[0]
-        row, deviation, draws = self._samples.add(point)
-        new = (covariance - row @ self._whitened) / deviation
-        self._whitened = torch.cat([self._whitened, new[None]])
-        self._means = self._means + new[:, None] * draws
-        self._variance = (self._variance - new * new).clamp_min(JITTER)
-
-
-def optimise_candidates(
-    samples: PosteriorSamples, starts: Tensor, *, free: NDArray[np.bool_], steps: int
-) -> Tensor:
-    """Points `(m, f)` of locally greatest improvement, by L-BFGS-B from `starts`.
-
-    Args:
-        samples: What the improvement is over.
-        starts: The beginnings, `(m, f)`.
-        free: Which features may be moved, within 0 and 1, `(m, f)`.
-        steps: At most so many.
-    """
-    import torch
+def _most_probable(points: Floats, values: Floats, logs: Floats, steps: int) -> Floats:
+    """Logarithms of lengthscales and noise, `(f + 1,)`, after so many steps of L-BFGS-B from `logs`."""
     from scipy.optimize import minimize
 
-    mask = torch.from_numpy(free)
-    if not free.any():  # all in branches without a continuous parameter
-        return starts
-
-    def loss(x: Floats) -> tuple[float, Floats]:
-        moved = torch.from_numpy(x).requires_grad_()
-        total = -samples.at(starts.masked_scatter(mask, moved)).sum()
-        (gradient,) = torch.autograd.grad(total, moved)
-        return total.item(), gradient.numpy()
-
-    start = starts[mask].numpy()
+    bounds = [tuple(np.log(LENGTHSCALES))] * (len(logs) - 1) + [tuple(np.log(NOISES))]
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * len(start), options={"maxiter": steps}
+        Likelihood(points, values),
+        logs,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": steps},
     )
-    return starts.masked_scatter(mask, torch.from_numpy(found.x))
+    best: Floats = found.x
+    return best if np.isfinite(best).all() and np.isfinite(found.fun) else logs
 
 
-def log_improvement(u: Tensor) -> Tensor:
-    """log(phi(u) + u Phi(u)): expected improvement of a standard normal over -u, for any u.
+class Likelihood:
+    """Minus the logarithm of the posterior of hyperparameters, for each observation, with its gradient.
 
-    Far below 0 by the scaled complementary error function, and by its asymptote 1 / u^2 beyond that
-    (Ament et al. 2023, Unexpected improvements to expected improvement, section 4 and A.1).
+    Rasmussen and Williams 2006, 5.8 and 5.9; the mean is the one of generalised least squares, 2.42.
+
+    Args:
+        points: Observed ones, `(n, f)`.
+        values: Theirs, `(n,)`.
+
+    Attributes:
+        mean: Of the hyperparameters that it was called with last.
     """
-    import torch
 
-    half_log = 0.5 * math.log(2 * math.pi)
-    near = u.clamp_min(-1.0)
-    density = (-0.5 * near * near - half_log).exp()
-    above = (density + near * 0.5 * torch.erfc(-near / math.sqrt(2))).log()
-    far = u.clamp(-1e4, -1.0)
-    ratio = 1 + far * math.sqrt(math.pi / 2) * torch.special.erfcx(-far / math.sqrt(2))
-    very_far = u.clamp_max(-1e3)
-    tail = torch.where(u < -1e3, -2 * (-very_far).log(), ratio.clamp_min(1e-12).log())
-    return torch.where(u > -1, above, -0.5 * u * u - half_log + tail)
+    def __init__(self, points: Floats, values: Floats) -> None:
+        self._points, self._values = points, values
+        location, spread = LENGTHSCALE_PRIOR
+        features = points.shape[1]
+        self._locations = np.array([*[location + 0.5 * math.log(features)] * features, NOISE_PRIOR[0]])
+        self._spreads = np.array([*[spread] * features, NOISE_PRIOR[1]])
+        self.mean = 0.0
 
+    def __call__(self, logs: Floats) -> tuple[float, Floats]:
+        """At logarithms of lengthscales and noise, `(f + 1,)`: the value and its gradient."""
+        from scipy.linalg.lapack import dpotrf, dpotri
 
-def _root(covariance: Tensor, diagonal: float) -> Tensor:
-    """Cholesky factor with `diagonal` added, and more of it where that is not enough."""
-    from linear_operator.utils.cholesky import psd_safe_cholesky
-
-    raised = covariance.clone()
-    raised.diagonal().add_(diagonal)
-    root: Tensor = psd_safe_cholesky(raised, jitter=JITTER, max_tries=6)
-    return root
+        n = len(self._points)
+        scaled = self._points / np.exp(logs[:-1])
+        s = scaled_distances(scaled, scaled)
+        decay = np.exp(-s)
+        covariance = matern(s, decay)
+        noise = math.exp(logs[-1])
+        covariance.flat[:: n + 1] = 1 + noise + JITTER
+        root, failed = dpotrf(covariance.T, lower=1, overwrite_a=1)  # symmetric: the transpose costs no copy
+        if failed:
+            return 1e10, np.zeros(len(logs))
+        determinant = 2 * float(np.log(root.diagonal()).sum())
+        inverse, _ = dpotri(root, lower=1, overwrite_c=1)
+        inverse = np.tril(inverse)
+        inverse += np.tril(inverse, -1).T
+        sums = inverse.sum(axis=1)
+        self.mean = float(sums @ self._values / sums.sum())
+        residuals = self._values - self.mean
+        weights = inverse @ residuals
+        likelihood = -0.5 * (float(residuals @ weights) + determinant + n * math.log(2 * math.pi))
+        outer = np.multiply.outer(weights, weights)
+        outer -= inverse
+        gradient = np.empty(len(logs))
+        gradient[-1] = 0.5 * noise * outer.trace()
+        # d kernel / d log lengthscale = 5 / 3 (1 + s) exp(-s) times the squared distance in that feature.
+        s += 1
+        s *= decay
+        s *= outer
+        products = np.einsum("ij,ij->j", scaled, s @ scaled)
+        gradient[:-1] = 5 / 3 * (s.sum(axis=1) @ (scaled * scaled) - products)
+        away = (logs - self._locations) / self._spreads
+        prior = -float((logs + 0.5 * away * away).sum())
+        return -(likelihood + prior) / n, -(gradient - 1 - away / self._spreads) / n

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Set
 from itertools import islice
 from typing import Final
 
@@ -50,6 +50,10 @@ class RandomFallback:
     def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
         return space.size is not None
+
+    def seen(self, history: History) -> Set[Hashable]:
+        """Keys of all configurations of the history."""
+        return self._seen.keys(history.configs)
 
     def complete(self, given: Sequence[Config], n: int, history: History, rng: Generator) -> list[Config]:
         """Those of `given` that are valid and new, and random ones up to `n` in all.

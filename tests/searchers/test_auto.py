@@ -40,18 +40,13 @@ class Fake:
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`gp` and `tpe` are stand-ins, and BoTorch is there."""
+    """`gp` and `tpe` are stand-ins."""
     real = hpcsweep.searchers.make_searcher
 
     def make(name: str, *, seed: int, options: dict[str, Any], trials: int | None) -> Any:
         return Fake(name) if name in ("gp", "tpe") else real(name, seed=seed, options=options, trials=trials)
 
     monkeypatch.setattr(hpcsweep.searchers, "make_searcher", make)
-    with_botorch(monkeypatch, there=True)
-
-
-def with_botorch(monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:
-    monkeypatch.setattr("hpcsweep.searchers.auto.find_spec", lambda name: object() if there else None)
 
 
 def asked(one: Auto, history: History) -> Any:
@@ -59,35 +54,23 @@ def asked(one: Auto, history: History) -> Any:
     return config["by"]
 
 
+GP = "gp", "few dimensions (2); switches to tpe at 300 configurations"
+
+
 @pytest.mark.parametrize(
-    ("space", "trials", "botorch", "resolved", "reason"),
+    ("space", "trials", "expected"),
     [
-        (FLOATS, None, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
-        (FLOATS, 30, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
-        (
-            FLOATS,
-            30,
-            False,
-            "tpe",
-            "BoTorch is not installed (pip install 'hpcsweep[gp]' for a Gaussian process)",
-        ),
-        (FINITE, 20, True, "random", "20 trials go through all 20 configurations"),
-        (FINITE, 99, False, "random", "99 trials go through all 20 configurations"),
-        (FINITE, 19, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
-        (FINITE, None, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
-        (MANY, 30, True, "tpe", "21 dimensions are too many for a Gaussian process"),
+        (FLOATS, None, GP),
+        (FLOATS, 30, GP),
+        (FINITE, 20, ("random", "20 trials go through all 20 configurations")),
+        (FINITE, 99, ("random", "99 trials go through all 20 configurations")),
+        (FINITE, 19, GP),
+        (FINITE, None, GP),
+        (MANY, 30, ("tpe", "21 dimensions are too many for a Gaussian process")),
     ],
 )
-def test_picks_by_space_budget_and_what_is_installed(
-    space: Space,
-    trials: int | None,
-    botorch: bool,
-    resolved: str,
-    reason: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with_botorch(monkeypatch, there=botorch)
-    assert Auto(trials=trials).resolve(space) == (resolved, reason)
+def test_picks_by_space_and_budget(space: Space, trials: int | None, expected: tuple[str, str]) -> None:
+    assert Auto(trials=trials).resolve(space) == expected
 
 
 def test_goes_over_to_tpe_as_a_function_of_the_history() -> None:
@@ -105,14 +88,13 @@ def test_goes_over_to_tpe_as_a_function_of_the_history() -> None:
     assert asked(one, few) == "tpe"
 
 
-def test_stays_with_what_was_picked_when_the_sweep_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_botorch(monkeypatch, there=False)
+def test_stays_with_what_was_picked_when_the_sweep_began() -> None:
     assert Auto(resolved="gp").resolve(FLOATS) == ("gp", "as when the sweep began")
     assert asked(Auto(resolved="gp"), History(FLOATS)) == "gp"
     assert Auto(resolved="tpe", trials=99).resolve(FINITE) == ("tpe", "as when the sweep began")
 
 
-def test_says_that_the_library_of_its_pick_is_gone() -> None:
+def test_says_what_its_pick_lacks() -> None:
     assert Auto(resolved="gp").problems(FLOATS) == [
         "searcher.name: 'auto' is 'gp' here, as when the sweep began: 'gp' needs what is not here"
     ]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from numpy.random import default_rng
 
-import hpcsweep.searchers.gp
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Float, Parameter, Space
 from hpcsweep.searchers import make_searcher
 from hpcsweep.searchers.evolution import Evolution
+from hpcsweep.searchers.gp import GP
 from hpcsweep.searchers.tpe import TPE
 
 SPACE = Space(
@@ -29,18 +29,18 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many proposals were wanted from the model, for each `ask` of it."""
     counts: list[int] = []
 
-    def spy(owner: Any, name: str, factor: int = 1, *, method: bool) -> None:
+    def spy(owner: Any, name: str, factor: int = 1) -> None:
         original = getattr(owner, name)
 
         def counted(*arguments: Any, **named: Any) -> Any:
-            counts.append(arguments[method] // factor)
+            counts.append(arguments[1] // factor)
             return original(*arguments, **named)
 
         monkeypatch.setattr(owner, name, counted)
 
-    spy(TPE, "_drawn", method=True)
-    spy(Evolution, "_children", 2, method=True)
-    spy(hpcsweep.searchers.gp, "_propose", method=False)
+    spy(TPE, "_drawn")
+    spy(Evolution, "_children", 2)
+    spy(GP, "propose")
     return counts
 
 

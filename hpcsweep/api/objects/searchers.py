@@ -16,7 +16,7 @@ __all__ = ["CMAES", "GP", "TPE", "Auto", "Evolution", "Grid", "OptunaSampler", "
 
 @dataclass(frozen=True, repr=False)
 class Auto(Searcher):
-    """Delegates to a searcher chosen from the space, the budget and the installed packages.
+    """Delegates to a searcher chosen from the space and the budget.
 
     Attributes:
         seed: The same seed, spec and results give the same sweep.
