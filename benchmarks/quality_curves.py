@@ -49,6 +49,10 @@ SCHEDULERS: Final[dict[str, Callable[[int], Scheduler]]] = {
     "fifo": lambda max_resource: Fifo(max_resource=max_resource),
     "hyperband": lambda max_resource: Hyperband(max_resource=max_resource, iterations=None),
     "asha": lambda max_resource: ASHA(max_resource=max_resource),
+    "asha-auto": lambda max_resource: ASHA(max_resource=max_resource, min_resource="auto"),
+    "hyperband-auto": lambda max_resource: Hyperband(
+        max_resource=max_resource, min_resource="auto", iterations=None
+    ),
     "reference-asha": lambda max_resource: ReferenceASHA(max_resource=max_resource),
 }
 #: Those that are searched for a good value at whatever resource.
@@ -63,7 +67,16 @@ METHODS: Final = (
     "tpe+asha",
 )
 #: Those of which full trainings are counted.
-TRAININGS: Final = ("random+asha", "tpe+asha", "random+hyperband", "tpe+hyperband")
+TRAININGS: Final = (
+    "random+asha",
+    "random+asha-auto",
+    "tpe+asha",
+    "tpe+asha-auto",
+    "random+hyperband",
+    "random+hyperband-auto",
+    "tpe+hyperband",
+    "tpe+hyperband-auto",
+)
 
 
 class ReferenceASHA(Scheduler):

@@ -16,7 +16,18 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Annotated, Any, ClassVar, Final, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import (
     BaseModel,
@@ -380,9 +391,13 @@ def describe_type(annotation: Any) -> str:
         return words[annotation]
     origin = get_origin(annotation)
     if origin is Annotated:
-        return describe_type(get_args(annotation)[0])
+        kind, *limits = get_args(annotation)
+        least = next((ge for limit in limits if (ge := getattr(limit, "ge", None)) is not None), None)
+        return describe_type(kind) + (f" >= {least}" if least is not None else "")
     if origin in (Union, UnionType):
         return " or ".join(map(describe_type, get_args(annotation)))
+    if origin is Literal:
+        return " or ".join(map(format_value, get_args(annotation)))
     if isinstance(origin, type) and issubclass(origin, list | tuple):
         return "a list"
     return "a mapping" if origin is not None else "another value"

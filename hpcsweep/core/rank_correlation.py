@@ -28,6 +28,7 @@ class RankCorrelation(msgspec.Struct, frozen=True):
         all_trials: An estimate for all that are known at the lower resource: only those that were good
             there went on, and among these any correlation is smaller.
         predicts: Whether the lower resource predicts the higher one; None while that is open.
+        advice: What to do where it does not.
     """
 
     lower: int
@@ -39,6 +40,7 @@ class RankCorrelation(msgspec.Struct, frozen=True):
     high: float
     all_trials: float
     predicts: bool | None
+    advice: str = ""
 
 
 def rank_correlation(

@@ -33,10 +33,12 @@ from hpcsweep.core.protocols import (
     fewest,
 )
 from hpcsweep.schedulers.asha_brackets import PromotionBracket, StoppingBracket
+from hpcsweep.schedulers.raising import AUTO_REFUSAL, MinResource, RankWatch
 from hpcsweep.schedulers.rungs import (
     check_resources,
     halving_bracket,
     hyperband_brackets,
+    lowest_resource,
     max_asha_runs,
     rungs_refusal,
 )
@@ -58,8 +60,12 @@ class ASHA:
     The cost of an event or decision grows with the logarithm of the number of trials, but that
     `stopping` shifts a sorted list.
 
+    With `min_resource: auto` there is a bracket for each rung but the last, and new trials start in the
+    lowest one whose ranks hold: see `RankWatch`.
+
     Args:
-        min_resource: The resource of the lowest rung, in epochs or steps.
+        min_resource: The resource of the lowest rung, in epochs or steps; `auto` starts low and goes up
+            where the ranks of the lowest rung do not hold in higher ones.
         max_resource: The resource of the highest rung, in epochs or steps.
         eta: One in eta goes on.
         brackets: How many brackets, as in Hyperband; each starts one rung higher than the one before.
@@ -81,7 +87,7 @@ class ASHA:
     def __init__(
         self,
         *,
-        min_resource: Positive = 1,
+        min_resource: MinResource = 1,
         max_resource: Positive,
         eta: AtLeastTwo = 3,
         brackets: Positive = 1,
@@ -89,12 +95,20 @@ class ASHA:
         trials: int | None = None,
         minimise: bool = True,
     ) -> None:
+        auto = min_resource == "auto"
+        if auto and (brackets > 1 or stopping):
+            given = "brackets above 1" if brackets > 1 else "stopping"
+            raise ValueError(f"min_resource: auto does not go with {given}: give a number")
+        min_resource = lowest_resource(min_resource, max_resource=max_resource, eta=eta)
         check_resources(min_resource=min_resource, max_resource=max_resource, eta=eta)
         rungs = halving_bracket(min_resource=min_resource, max_resource=max_resource, eta=eta).resources
         if brackets < 1:
             raise ValueError(f"brackets: must be at least 1, got {brackets}")
         if brackets > len(rungs):
             raise ValueError(f"brackets: must be at most {len(rungs)}, the number of rungs, got {brackets}")
+        self._watch = RankWatch(rungs) if auto and len(rungs) > 1 else None
+        if self._watch is not None:
+            brackets = len(rungs) - 1
         self.needs_reports = stopping
         self._min_resource = min_resource
         self._eta = eta
@@ -113,6 +127,8 @@ class ASHA:
     @staticmethod
     def extension_refusal(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         """Why `max_resource` cannot be raised; empty if it can."""
+        if now["min_resource"] == "auto":
+            return AUTO_REFUSAL
         return "with stopping, each trial is one run to it" if now["stopping"] else rungs_refusal(before, now)
 
     def plan(self, trials: int | None = None) -> SchedulerPlan:
@@ -125,6 +141,9 @@ class ASHA:
             return SchedulerPlan(known, starts=trials, eta=self._eta, open_ended=open_ended)
         brackets = tuple(BracketPlan(resources) for resources in self.rungs)
         max_runs = None
+        notes: tuple[str, ...] = (f"one in {self._eta} of a rung goes on, as results come",)
+        if self._watch is not None:
+            notes = (*notes, f"new trials start {self._watch.note}")
         if trials is not None and len(brackets) == 1:
             resources = self.rungs[0]
             sizes = tuple(trials // self._eta**rung for rung in range(len(resources)))
@@ -137,7 +156,7 @@ class ASHA:
             estimated=True,
             max_runs=max_runs,
             open_ended=open_ended,
-            notes=(f"one in {self._eta} of a rung goes on, as results come",),
+            notes=notes,
         )
 
     def _extend(self, *, max_resource: int, brackets: int) -> None:
@@ -159,8 +178,12 @@ class ASHA:
             self._started.append(0)
 
     def apply(self, event: AnyEvent) -> None:
+        if self._watch is not None:
+            self._watch.apply(event)
         match event:
             case TrialCreated():
+                if self._watch is not None:
+                    self._watch.raise_to(event.resource)
                 self._started[event.bracket] += 1
                 self._enqueued -= event.origin == "enqueued"
                 self._of_trial[event.trial] = self._brackets[event.bracket]
@@ -176,7 +199,9 @@ class ASHA:
                 self._limit_brackets()
             case SweepEnded(outcome=SweepOutcome.FINISHED):  # what only more trials could promote is dropped
                 self._limit_brackets(to_started=True)
-            case SweepExtended(identity={"scheduler": {"max_resource": most, "brackets": brackets}}):
+            case SweepExtended(identity={"scheduler": {"max_resource": most, "brackets": brackets}}) if (
+                self._watch is None
+            ):
                 self._extend(max_resource=most, brackets=brackets)
                 self.trained = []
                 self._reset_dropped()
@@ -212,6 +237,9 @@ class ASHA:
         """Tell each bracket how many trials it may have in all, if that is known."""
         if self._exhausted or to_started:
             most = self._started
+        elif self._watch is not None and self._trials is not None:  # in which of these they start is open
+            left = self._left(self._trials)
+            most = [n + left if rung >= self._watch.rung else n for rung, n in enumerate(self._started)]
         elif self._trials is not None and self._trials <= _COUNTED:
             most = self._started_after(self._left(self._trials))
         else:
@@ -248,6 +276,9 @@ class ASHA:
     def _started_after(self, more: int) -> list[int]:
         """How many trials each bracket has started once there are so many more."""
         started = list(self._started)
+        if self._watch is not None:
+            started[self._watch.rung] += more
+            return started
         if len(started) == 1:
             return [started[0] + more]
         for _ in range(more):

@@ -16,6 +16,8 @@ from hpcsweep.core.protocols import BracketPlan, Promote
 
 #: Configurations in one rung at most: they start piece by piece, but in the end all are in memory.
 MAX_RUNG: Final = 10_000_000
+#: Rungs at most where nobody says at which resource the lowest one is.
+AUTO_RUNGS: Final = 6
 
 
 def floor_log(x: int, base: int) -> int:
@@ -85,6 +87,14 @@ def top_k(values: Mapping[int, float | None], k: int, *, minimise: bool) -> list
     sign = 1 if minimise else -1
     ranked = sorted((sign * value, trial) for trial, value in values.items() if value is not None)
     return [trial for _, trial in ranked[:k]]
+
+
+def lowest_resource(min_resource: int | str, *, max_resource: int, eta: int) -> int:
+    """Where the rungs begin; with `auto` as low as `AUTO_RUNGS` of them up to `max_resource` allow."""
+    if isinstance(min_resource, int):
+        return min_resource
+    factor: int = max(2, eta) ** (AUTO_RUNGS - 1)
+    return max(1, -(-max_resource // factor))
 
 
 def check_resources(*, min_resource: int, max_resource: int, eta: int) -> None:

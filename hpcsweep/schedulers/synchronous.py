@@ -33,6 +33,7 @@ from hpcsweep.core.protocols import (
     UpTo10000,
     fewest,
 )
+from hpcsweep.schedulers.raising import AUTO_REFUSAL, MinResource, RankWatch, check_repeats
 from hpcsweep.schedulers.rungs import (
     MAX_RUNG,
     Bracket,
@@ -40,6 +41,7 @@ from hpcsweep.schedulers.rungs import (
     floor_log,
     halving_bracket,
     hyperband_brackets,
+    lowest_resource,
     rungs_refusal,
 )
 
@@ -61,10 +63,14 @@ class SynchronousHalving:
     Configurations that are enqueued when all brackets have started take no place of another: they
     form a bracket of their own, which trains them to the largest resource.
 
+    With `min_resource: auto` brackets that would begin below the lowest rung whose ranks hold begin there in
+    place of that: see `RankWatch`. Those that have begun stay as they are.
+
     Args:
         brackets: Those of one iteration, in the order in which they start.
         iterations: How often to go through them; None until trials or budget end.
         piece: Trials of a rung that start together at most.
+        from_rung: For `min_resource: auto`, the bracket that begins at each rung, the lowest first.
     """
 
     needs_reports = False
@@ -80,7 +86,10 @@ class SynchronousHalving:
         iterations: int | None,
         minimise: bool,
         piece: int = PIECE,
+        from_rung: Sequence[BracketPlan] = (),
     ) -> None:
+        self._from_rung = {bracket.resources[0]: bracket for bracket in from_rung}
+        self._watch = RankWatch(from_rung[0].resources) if len(from_rung) > 1 else None
         self._plans = tuple(brackets)
         self._iterations = iterations
         self._eta = eta
@@ -108,9 +117,12 @@ class SynchronousHalving:
             fewest(planned, trials),
             self._eta,
             open_ended=f"{self.extendable[0]}: null goes on for ever" if iterations is None else "",
+            notes=(f"brackets begin {self._watch.note}",) if self._watch is not None else (),
         )
 
     def apply(self, event: AnyEvent) -> None:
+        if self._watch is not None:
+            self._watch.apply(event)
         match event:
             case TrialCreated():
                 while event.bracket >= len(self._brackets):
@@ -175,7 +187,7 @@ class SynchronousHalving:
             following = self._planned
             index = len(self._brackets)
             while len(decisions) < slots and self._may_open(following):
-                ladder = self._plans[following % len(self._plans)]
+                ladder = self._raised(self._plans[following % len(self._plans)])
                 decisions += self._starts(index, ladder.sizes[0], ladder, slots, decisions)
                 following += 1
                 index += 1
@@ -237,10 +249,19 @@ class SynchronousHalving:
             ladder = BracketPlan((event.resource,), (min(self._enqueued, self._piece),))
         else:
             ladder = self._plans[self._planned % len(self._plans)]
+            if self._watch is not None and event.resource != ladder.resources[0]:
+                ladder = self._from_rung[event.resource]
+                self._watch.raise_to(event.resource)
             self._planned += 1
         bracket = Bracket(len(self._brackets), ladder, eta=self._eta, minimise=self._minimise)
         self._brackets.append(bracket)
         self._open[bracket.index] = bracket
+
+    def _raised(self, ladder: BracketPlan) -> BracketPlan:
+        """The bracket in place of this one: it begins at no rung that was given up."""
+        if self._watch is None or ladder.resources[0] >= self._watch.lowest:
+            return ladder
+        return self._from_rung[self._watch.lowest]
 
     def _close_if_done(self, bracket: Bracket) -> None:
         if bracket.done:
@@ -271,7 +292,8 @@ class Halving(SynchronousHalving):
     """Successive halving as in Dive into Deep Learning, 19.4: the best 1/eta of a rung go on to the next one.
 
     Args:
-        min_resource: The resource of the first rung, in epochs or steps.
+        min_resource: The resource of the first rung, in epochs or steps; `auto` starts low and goes up where
+            the ranks of the lowest rung do not hold in higher ones.
         max_resource: The resource of the last rung, in epochs or steps.
         eta: One in eta goes on.
         prefact: Multiplies the number of trials in each rung.
@@ -284,12 +306,16 @@ class Halving(SynchronousHalving):
     """
 
     extendable = ("rounds", "max_resource")
-    extension_refusal = staticmethod(rungs_refusal)
+
+    @staticmethod
+    def extension_refusal(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+        """Why `max_resource` cannot be raised; empty if it can."""
+        return AUTO_REFUSAL if now["min_resource"] == "auto" else rungs_refusal(before, now)
 
     def __init__(
         self,
         *,
-        min_resource: Positive = 1,
+        min_resource: MinResource = 1,
         max_resource: Positive,
         eta: AtLeastTwo = 2,
         prefact: Annotated[float, Gt(0)] = 1.0,
@@ -297,11 +323,20 @@ class Halving(SynchronousHalving):
         minimise: bool = True,
         piece: int = PIECE,
     ) -> None:
-        check_resources(min_resource=min_resource, max_resource=max_resource, eta=eta)
-        _check_prefact(prefact, min_resource=min_resource, max_resource=max_resource, eta=eta)
-        self._of: dict[str, Any] = {"min_resource": min_resource, "eta": eta, "prefact": prefact}
+        check_repeats(min_resource, rounds=rounds)
+        lowest = lowest_resource(min_resource, max_resource=max_resource, eta=eta)
+        check_resources(min_resource=lowest, max_resource=max_resource, eta=eta)
+        _check_prefact(prefact, min_resource=lowest, max_resource=max_resource, eta=eta)
+        self._of: dict[str, Any] = {"min_resource": lowest, "eta": eta, "prefact": prefact}
         bracket = halving_bracket(max_resource=max_resource, **self._of)
-        super().__init__([bracket], eta=eta, iterations=rounds, minimise=minimise, piece=piece)
+        from_rung = [
+            halving_bracket(min_resource=first, max_resource=max_resource, eta=eta, prefact=prefact)
+            for first in bracket.resources
+            if min_resource == "auto"
+        ]
+        super().__init__(
+            [bracket], eta=eta, iterations=rounds, minimise=minimise, piece=piece, from_rung=from_rung
+        )
 
     def _extend(self, options: Mapping[str, Any]) -> None:
         bracket = halving_bracket(max_resource=options["max_resource"], **self._of)
@@ -327,7 +362,8 @@ class Hyperband(SynchronousHalving):
     """Hyperband (Li et al., JMLR 18, 2018), exact: brackets trade trials for the length of their first run.
 
     Args:
-        min_resource: The resource of the lowest rung, in epochs or steps.
+        min_resource: The resource of the lowest rung, in epochs or steps; `auto` starts low and goes up where
+            the ranks of the lowest rung do not hold in higher ones.
         max_resource: The resource of the highest rung, in epochs or steps.
         eta: One in eta goes on.
         iterations: How often to go through all brackets; null until the budget ends.
@@ -343,17 +379,22 @@ class Hyperband(SynchronousHalving):
     def __init__(
         self,
         *,
-        min_resource: Positive = 1,
+        min_resource: MinResource = 1,
         max_resource: Positive,
         eta: AtLeastTwo = 3,
         iterations: UpTo10000 | None = 1,
         minimise: bool = True,
         piece: int = PIECE,
     ) -> None:
-        check_resources(min_resource=min_resource, max_resource=max_resource, eta=eta)
-        _check_first_rung(min_resource=min_resource, max_resource=max_resource, eta=eta)
-        brackets = hyperband_brackets(min_resource=min_resource, max_resource=max_resource, eta=eta)
-        super().__init__(brackets, eta=eta, iterations=iterations, minimise=minimise, piece=piece)
+        check_repeats(min_resource, iterations=iterations)
+        lowest = lowest_resource(min_resource, max_resource=max_resource, eta=eta)
+        check_resources(min_resource=lowest, max_resource=max_resource, eta=eta)
+        _check_first_rung(min_resource=lowest, max_resource=max_resource, eta=eta)
+        brackets = hyperband_brackets(min_resource=lowest, max_resource=max_resource, eta=eta)
+        from_rung = brackets if min_resource == "auto" else ()
+        super().__init__(
+            brackets, eta=eta, iterations=iterations, minimise=minimise, piece=piece, from_rung=from_rung
+        )
 
     def _extend(self, options: Mapping[str, Any]) -> None:
         self._go_on(self._plans, iterations=options["iterations"])

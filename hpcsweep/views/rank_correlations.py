@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.rank_correlation import RankCorrelation, rank_correlation
 from hpcsweep.core.state import SweepState
-from hpcsweep.views.brackets import is_population
+from hpcsweep.views.brackets import is_population, scheduler_options
 
 
 def rank_correlations(state: SweepState) -> list[RankCorrelation]:
@@ -17,14 +19,22 @@ def rank_correlations(state: SweepState) -> list[RankCorrelation]:
     if len(values) < 2 or is_population(state):
         return []
     resources = sorted(values)
+    auto = scheduler_options(state).get("min_resource") == "auto"
     found = []
     for index, resource in enumerate(resources):
         for higher in reversed(resources[index + 1 :]):
             one = rank_correlation((resource, values[resource]), (higher, values[higher]))
             if one is not None:
-                found.append(one)
+                found.append(_with_advice(one, auto=auto))
                 break
     return found
+
+
+def _with_advice(found: RankCorrelation, *, auto: bool) -> RankCorrelation:
+    if found.predicts is not False:
+        return found
+    text = "min_resource: auto raises itself" if auto else f"raise min_resource above {found.lower:,}"
+    return msgspec.structs.replace(found, advice=text)
 
 
 def _values_by_resource(state: SweepState) -> dict[int, dict[int, float]]:
@@ -52,4 +62,4 @@ def rank_correlation_text(found: RankCorrelation) -> str:
         return f"whether {lower} predicts {higher} is open: {figures}"
     if found.predicts:
         return f"{lower} predicts {higher}: {figures}"
-    return f"{lower} did not predict {higher}: raise min_resource above {found.lower:,} ({figures})"
+    return f"{lower} did not predict {higher}: {found.advice} ({figures})"

@@ -30,6 +30,9 @@ CASES = {
     "asha": Case("asha", {"max_resource": 10, "eta": 2, "trials": 20}),
     "asha, endless, with brackets": Case("asha", {"max_resource": 9, "brackets": 3}),
     "asha, stopping": Case("asha", {"max_resource": 9, "brackets": 2, "trials": 11, "stopping": True}),
+    "halving, auto": Case("halving", {"min_resource": "auto", "max_resource": 9, "eta": 3, "rounds": 4}),
+    "hyperband, auto": Case("hyperband", {"min_resource": "auto", "max_resource": 9, "iterations": 3}),
+    "asha, auto": Case("asha", {"min_resource": "auto", "max_resource": 9, "eta": 2, "trials": 40}),
     "pbt": Case("pbt", {"population": 5, "interval": 2, "max_resource": 7, "space": SPACE, "seed": 0}),
 }
 CASES |= {

@@ -208,7 +208,7 @@ def _module(title: str, classes: Iterable[Class]) -> str:
     body = "\n\n".join(map(_class, made))
     abc = [name for name in ("Callable", "Mapping", "Sequence") if f"{name}[" in body]
     keyword = "KW_ONLY, " if "KW_ONLY" in body else ""
-    used = {name: rf"[:\[] ?{name}\b|, {name}\]" for name in ("Any", "ClassVar", "Literal")}
+    used = {name: rf"[:\[|] ?{name}\b|, {name}\]" for name in ("Any", "ClassVar", "Literal")}
     typing = [name for name, pattern in used.items() if re.search(pattern, body)]
     bases = sorted({each.base for each in made} | ({"listed"} if "listed(" in body else set()))
     lines = ["from collections.abc import " + ", ".join(abc)] if abc else []

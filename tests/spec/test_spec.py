@@ -648,6 +648,14 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["scheduler.min_resource: must be <= max_resource (27), got 28"],
         ),
         (
+            ["scheduler.min_resource=0"],
+            ["scheduler.min_resource: must be an integer >= 1 or 'auto', got 0"],
+        ),
+        (
+            ["scheduler={name: asha, min_resource: auto, max_resource: 9, stopping: true}"],
+            ["scheduler.min_resource: auto does not go with stopping: give a number"],
+        ),
+        (
             ["scheduler={name: halving, min_resource: 2, max_resource: 10, prefact: 0.1}"],
             ["scheduler.prefact: must leave at least one trial in the first rung, got 0.1"],
         ),

@@ -70,6 +70,13 @@ def test_status_report_and_explain_say_the_same(
     assert section.blocks[-1].text == f"{LINE[0].upper()}{LINE[1:]}."  # type: ignore[union-attr]
 
 
+def test_where_min_resource_raises_itself_nobody_is_asked_to(tmp_path: Path) -> None:
+    options = {"name": "asha", "min_resource": "auto", "max_resource": 27, "eta": 3}
+    found, _ = rank_correlations(sweep(tmp_path / "r", REVERSED, scheduler=options).folder.state)
+    assert found.advice == "min_resource: auto raises itself"
+    assert rank_correlation_text(found) == LINE.replace("raise min_resource above 1", found.advice)
+
+
 def test_a_resource_that_predicts_is_said_to(tmp_path: Path) -> None:
     runs = [Ran(trial, 1, trial / 10) for trial in range(9)] + [Ran(t, 3, t / 20) for t in range(9)]
     results = sweep(tmp_path / "r", runs)

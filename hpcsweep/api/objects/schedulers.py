@@ -6,7 +6,7 @@ Made by `python -m tests.docs.reference`: change the code that it is made from, 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from hpcsweep.api.parts import Scheduler, StoppingRule
 
@@ -33,7 +33,8 @@ class Halving(Scheduler):
 
     Attributes:
         max_resource: The resource of the last rung, in epochs or steps.
-        min_resource: The resource of the first rung, in epochs or steps.
+        min_resource: The resource of the first rung, in epochs or steps; `auto` starts low and goes up where
+            the ranks of the lowest rung do not hold in higher ones.
         eta: One in eta goes on.
         prefact: Multiplies the number of trials in each rung.
         rounds: How often to start from the first rung; null until the budget ends.
@@ -43,7 +44,7 @@ class Halving(Scheduler):
 
     _: KW_ONLY
     max_resource: int
-    min_resource: int = 1
+    min_resource: int | Literal["auto"] = 1
     eta: int = 2
     prefact: float = 1.0
     rounds: int | None = 1
@@ -55,7 +56,8 @@ class Hyperband(Scheduler):
 
     Attributes:
         max_resource: The resource of the highest rung, in epochs or steps.
-        min_resource: The resource of the lowest rung, in epochs or steps.
+        min_resource: The resource of the lowest rung, in epochs or steps; `auto` starts low and goes up where
+            the ranks of the lowest rung do not hold in higher ones.
         eta: One in eta goes on.
         iterations: How often to go through all brackets; null until the budget ends.
     """
@@ -64,7 +66,7 @@ class Hyperband(Scheduler):
 
     _: KW_ONLY
     max_resource: int
-    min_resource: int = 1
+    min_resource: int | Literal["auto"] = 1
     eta: int = 3
     iterations: int | None = 1
 
@@ -75,7 +77,8 @@ class ASHA(Scheduler):
 
     Attributes:
         max_resource: The resource of the highest rung, in epochs or steps.
-        min_resource: The resource of the lowest rung, in epochs or steps.
+        min_resource: The resource of the lowest rung, in epochs or steps; `auto` starts low and goes up where
+            the ranks of the lowest rung do not hold in higher ones.
         eta: One in eta goes on.
         brackets: How many brackets, as in Hyperband; each starts one rung higher than the one before.
         stopping: A run goes on past a rung unless it is outside of the best 1/eta, in place of one run for
@@ -86,7 +89,7 @@ class ASHA(Scheduler):
 
     _: KW_ONLY
     max_resource: int
-    min_resource: int = 1
+    min_resource: int | Literal["auto"] = 1
     eta: int = 3
     brackets: int = 1
     stopping: bool = False
