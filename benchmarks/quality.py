@@ -5,6 +5,8 @@ median regret over the seeds, and in brackets its ratio to that of random search
 Optuna's samplers do the same by Optuna's own ask and tell, with their defaults: `TPESampler`, and with
 `--optuna` those of a Gaussian process and of CMA-ES.
 
+`--functions held-out`: those of `benchmarks.held_out`, on which nothing was tuned.
+
 Learning curves (`--part curves`): scheduler and searcher train with 32 workers in virtual time, until a
 value is within the best 0.1 % of what random configurations end with. Shown is the median of the
 seconds that it takes, and in brackets its ratio to random search with fifo.
@@ -36,6 +38,7 @@ from typing import Any, Final
 
 import msgspec
 
+from benchmarks.held_out import HELD_OUT
 from benchmarks.problems import PROBLEMS
 from benchmarks.quality_curves import (
     ANY_RESOURCE,
@@ -52,6 +55,7 @@ from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts
 OURS: Final = ("random", "sobol", "tpe", "gp", "cmaes", "evolution", "auto")
 #: Searchers of the version in the folder `--before` are named `before:gp`.
 BEFORE: Final = "before:"
+FUNCTIONS: Final = (*PROBLEMS, *HELD_OUT)
 OPTUNA_TPE: Final = f"{OPTUNA}TPESampler"
 OPTUNA_SLOW: Final = (f"{OPTUNA}GPSampler", f"{OPTUNA}CmaEsSampler")
 
@@ -91,7 +95,7 @@ def run_task(task: Task) -> Result:
     """Do one sweep."""
     start = time.process_time()
     method = task.method.removeprefix(BEFORE)
-    if task.problem in PROBLEMS:
+    if task.problem in FUNCTIONS:
         value = regret(task.problem, method, batch=task.batch, evaluations=task.evaluations, seed=task.seed)
     else:
         value = time_to_target(task.problem, method, seed=task.seed, full=task.full)
@@ -218,8 +222,10 @@ def argument_parser() -> argparse.ArgumentParser:
         return [int(item) for item in split_list(text)]
 
     def functions(text: str) -> list[str]:
-        if unknown := [name for name in split_list(text) if name not in PROBLEMS]:
-            raise argparse.ArgumentTypeError(f"unknown {unknown[0]!r}; there are {', '.join(PROBLEMS)}")
+        if text == "held-out":
+            return list(HELD_OUT)
+        if unknown := [name for name in split_list(text) if name not in FUNCTIONS]:
+            raise argparse.ArgumentTypeError(f"unknown {unknown[0]!r}; there are {', '.join(FUNCTIONS)}")
         return split_list(text)
 
     known: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -232,7 +238,12 @@ def argument_parser() -> argparse.ArgumentParser:
         help=f"some of {', '.join(OURS)}, {OPTUNA}NAME for a sampler of Optuna, {BEFORE}NAME for an earlier "
         "version, with commas between",
     )
-    parser.add_argument("--functions", type=functions, default=list(PROBLEMS), help=", ".join(PROBLEMS))
+    parser.add_argument(
+        "--functions",
+        type=functions,
+        default=list(PROBLEMS),
+        help=f"{', '.join(PROBLEMS)} (the default), or held-out for {', '.join(HELD_OUT)}",
+    )
     parser.add_argument("--batches", type=batches, default=[1, 16, 81], help="configurations at a time")
     parser.add_argument("--evaluations", type=int, default=160, help="of each function in one sweep")
     parser.add_argument("--optuna", action="store_true", help="Optuna's GPSampler and CmaEsSampler as well")

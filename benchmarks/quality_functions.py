@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
+from benchmarks.held_out import HELD_OUT
 from benchmarks.problems import PROBLEMS, Problem
 from hpcsweep.core.history import History
 from hpcsweep.searchers import make_searcher
@@ -23,8 +24,8 @@ OPTUNA: Final = "optuna:"
 
 
 def regret(name: str, method: str, *, batch: int, evaluations: int, seed: int) -> float:
-    """Regret of one sweep over the function `name`."""
-    problem = PROBLEMS[name]
+    """Regret of one sweep over the function `name`; those held out are others for each seed."""
+    problem = PROBLEMS[name] if name in PROBLEMS else HELD_OUT[name](seed)
     noise = problem.noise * default_rng([seed, 1]).standard_normal(evaluations)
     if method.startswith(OPTUNA):
         return _optuna_regret(problem, method.removeprefix(OPTUNA), noise, batch=batch, seed=seed)

@@ -127,7 +127,9 @@ def _no_worse(table: Table, batch: int, method: str, peer: str) -> Verdict:
 
 def _lower_on_smooth(table: Table, batch: int) -> Verdict:
     ratios = [
-        (name, table.ratio(name, batch, "gp", "tpe")) for name in table.problems if PROBLEMS[name].smooth
+        (name, table.ratio(name, batch, "gp", "tpe"))
+        for name in table.problems
+        if name in PROBLEMS and PROBLEMS[name].smooth
     ]
     found = [(name, ratio) for name, ratio in ratios if ratio is not None]
     return Verdict(

@@ -262,6 +262,8 @@ def _print_search(session: Session, state: SweepState) -> None:
     name, reason = session.searcher
     if reason:
         typer.echo(f"searcher: {name}, chosen by auto: {reason}")
+    for line in session.searcher_changes:
+        typer.echo(f"warning: {line}")
     for line in describe_warm_start(state.warm_starts):
         typer.echo(line)
 

@@ -119,6 +119,7 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
         sweep: Random id of this sweep, part of every batch name.
         identity: What must not change between launches: space, objective, searcher, scheduler.
         resolved_searcher: The searcher that `auto` stands for in this sweep, for as long as it lives.
+        searcher_versions: Of the searchers that it uses, by name, where they are not 1.
     """
 
     sweep: str
@@ -127,6 +128,7 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
     identity: dict[str, Any]
     version: int = FORMAT_VERSION
     resolved_searcher: str = msgspec.field(default="", name="picked")
+    searcher_versions: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class SweepResumed(Event, frozen=True, tag="sweep_resumed", gc=False):

@@ -27,6 +27,8 @@ class Searcher(Protocol):
 
     adaptive: bool
 
+    # A class of another package may have `version: int`, raised by each change after which the same history
+    # gives other proposals; 1 by default. Ours are in `searchers.VERSIONS`.
     # A searcher that stands for another one has a method `resolve(space)`: the other's name, and why. One
     # that makes use of priors (`Space.priors`) has the class attribute `uses_priors = True`; the others
     # are refused for a space with priors.

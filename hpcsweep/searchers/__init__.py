@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from hpcsweep.errors import SpecError
 from hpcsweep.plugins import find_class
 
 if TYPE_CHECKING:
+    from hpcsweep.core.events import SweepStarted
     from hpcsweep.core.protocols import Searcher
 
 #: Name -> `module:Class`.
@@ -30,6 +32,11 @@ SEARCHERS: Final[Mapping[str, str]] = {
     "evolution": "hpcsweep.searchers.evolution:Evolution",
     "optuna": "hpcsweep.searchers.optuna:OptunaSampler",
 }
+#: Which version of a searcher this is, where that is not 1: each change after which the same history gives
+#: other proposals raises it. Those of other packages have it as the attribute `version` of their class.
+VERSIONS: Final[Mapping[str, int]] = {"gp": 2}
+#: What `auto` may hand over to, by the searcher that it chose.
+HANDS_OVER: Final[Mapping[str, str]] = {"gp": "tpe"}
 ENTRY_POINTS: Final = "hpcsweep.searchers"
 #: Constructor parameters that are no options of the spec.
 SUPPLIED: Final = ("seed", "trials", "resolved")
@@ -42,6 +49,51 @@ def searcher_class(name: str) -> type[Searcher]:
         SpecError: There is none.
     """
     return cast("type[Searcher]", find_class(SEARCHERS, name, group=ENTRY_POINTS, key="searcher.name"))
+
+
+def searcher_version(name: str) -> int:
+    """Which version of the searcher this is; equal ones give the same proposals for the same history.
+
+    Raises:
+        SpecError: There is no such searcher.
+    """
+    if name in SEARCHERS:
+        return VERSIONS.get(name, 1)
+    return int(getattr(searcher_class(name), "version", 1))
+
+
+def searcher_versions(name: str, resolved: str = "") -> dict[str, int]:
+    """Versions of a sweep's searcher, and of those that it stands for, where they are not 1.
+
+    Args:
+        name: In the spec.
+        resolved: What `auto` chose, empty for others.
+
+    Raises:
+        SpecError: There is no such searcher.
+    """
+    names = [name, resolved, HANDS_OVER.get(resolved, "")]
+    versions = {used: searcher_version(used) for used in names if used}
+    return {used: version for used, version in versions.items() if version != 1}
+
+
+def changed_searchers(started: SweepStarted) -> list[str]:
+    """How the searchers of a sweep differ from those that it began with, one line for each.
+
+    A sweep of a searcher that is not installed here has none.
+    """
+    name, before = started.identity.get("searcher", {}).get("name", ""), started.searcher_versions
+    try:
+        now = searcher_versions(name, started.resolved_searcher) if name else {}
+    except SpecError:
+        return []
+    changed = {used: (before.get(used, 1), now.get(used, 1)) for used in sorted({*before, *now})}
+    return [
+        f"the searcher {used} has changed since the sweep began (version {old}, now {new}): new proposals "
+        "come from the present version; to keep the old one, continue with the hpcsweep that started the sweep"
+        for used, (old, new) in changed.items()
+        if old != new
+    ]
 
 
 def make_searcher(

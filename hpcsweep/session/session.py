@@ -31,6 +31,7 @@ from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.driver import Compactor, Driver, DriverConfig, HostTask, SubprocessCompactor
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.schedulers import scheduler_traits
+from hpcsweep.searchers import changed_searchers, searcher_versions
 from hpcsweep.session.algorithms import (
     make_scheduler,
     make_searcher,
@@ -133,6 +134,12 @@ class Session:
         """The searcher's name, and why `auto` chose it; no reason where the spec names it."""
         started = self.state.started if self.state else None
         return resolve_searcher(self.spec, resolved=started.resolved_searcher if started else "")
+
+    @property
+    def searcher_changes(self) -> list[str]:
+        """How the searcher differs from the one that the sweep began with; see `changed_searchers`."""
+        started = self.state.started if self.state else None
+        return changed_searchers(started) if started else []
 
     @property
     def warm_start(self) -> list[WarmStartLoaded]:
@@ -307,7 +314,14 @@ class Session:
     def _new_start(self, *, at: float) -> SweepStarted:
         name, reason = resolve_searcher(self.spec)
         identity, resolved = self.spec.identity(), name if reason else ""
-        return SweepStarted(secrets.token_hex(3), self.spec.name, at, identity, resolved_searcher=resolved)
+        return SweepStarted(
+            secrets.token_hex(3),
+            self.spec.name,
+            at,
+            identity,
+            resolved_searcher=resolved,
+            searcher_versions=searcher_versions(self.spec.searcher.name, resolved),
+        )
 
     def _extension(
         self, changed: Sequence[Change], started: SweepStarted | None, *, at: float

@@ -21,6 +21,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.core.text import plural, shell_quote
+from hpcsweep.searchers import changed_searchers
 from hpcsweep.store.excerpts import SEPARATOR, read_excerpt
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
@@ -259,6 +260,8 @@ def added_lines(state: SweepState) -> list[str]:
 def advice_lines(state: SweepState) -> list[str]:
     """What users should change in their spec or training code, as runs have shown; one line for each."""
     lines = [f"warning: {branch}" for branch in failed_branches(state)]
+    if state.started is not None and state.ended is None:
+        lines += [f"warning: {change}" for change in changed_searchers(state.started)]
     if again := [run.trial for run in state.retrained]:
         trials = list(dict.fromkeys(again))
         more = f" and {plural(len(trials) - NAMED, 'other')}" if len(trials) > NAMED else ""

@@ -309,16 +309,21 @@ def test_warm_start_reports_what_it_takes_and_what_it_skips(here: Path) -> None:
     assert not (here / "results/third").exists()
 
 
-def test_auto_reports_its_searcher_and_keeps_it(here: Path) -> None:
+def test_auto_reports_its_searcher_and_keeps_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finite = ["--set", "searcher=auto", "--set", "space.lr=[0.1, 0.01, 0.001]"]
     planned = run("plan", "lr.yaml", *finite)
     assert "searcher: random, chosen by auto: 17 trials go through all 3 configurations\n" in planned.stdout
     first = run("launch", "lr.yaml", *finite, "--once")
     assert "searcher: random, chosen by auto: 17 trials go through all 3 configurations\n" in first.stdout
+    assert "the searcher" not in run("status", "results/lr").stdout
+    monkeypatch.setattr("hpcsweep.searchers.VERSIONS", {"random": 2})
+    changed = "warning: the searcher random has changed since the sweep began (version 1, now 2): new"
+    assert changed in run("status", "results/lr").stdout
     # With this budget it would pick another one now.
     again = run("launch", "lr.yaml", *finite, "--set", "budget.trials=2")
     assert again.exit_code == 0, again.output
     assert "searcher: random, chosen by auto: as when the sweep began\n" in again.stdout
+    assert changed in again.stdout
 
 
 def test_repeats_have_their_own_seeds(here: Path) -> None:

@@ -72,7 +72,14 @@ JOURNALS = Path(__file__).parents[1] / "store" / "journals"
 #: Each event with all its fields, beside its JSON form of version 1.
 WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     (
-        SweepStarted("cafe01", "lr", 1.5, {"objective": {"mode": "max"}}, resolved_searcher="tpe"),
+        SweepStarted(
+            "cafe01",
+            "lr",
+            1.5,
+            {"objective": {"mode": "max"}},
+            resolved_searcher="tpe",
+            searcher_versions={"tpe": 2},
+        ),
         {
             "event": "sweep_started",
             "sweep": "cafe01",
@@ -80,6 +87,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "at": 1.5,
             "identity": {"objective": {"mode": "max"}},
             "picked": "tpe",
+            "searcher_versions": {"tpe": 2},
         },
     ),
     (

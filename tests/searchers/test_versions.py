@@ -1,0 +1,81 @@
+"""Which version of a searcher a sweep began with, and that other proposals are another version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Final
+
+import pytest
+from numpy.random import default_rng
+
+import hpcsweep.searchers
+from hpcsweep.core.events import SweepStarted
+from hpcsweep.core.history import History
+from hpcsweep.core.space import Choice, Int, Ordinal, Parameter, Space
+from hpcsweep.searchers import changed_searchers, make_searcher, searcher_version, searcher_versions
+
+SPACE = Space(
+    (
+        Parameter("a", Int(1, 12)),
+        Parameter("b", Ordinal((1, 2, 4, 8, 16, 32))),
+        Parameter("c", Choice(("p", "q", "r"))),
+        Parameter("d", Int(1, 30), {"c": ("p", "q")}),
+    )
+)
+#: Version and digest of what is proposed in `proposals`. A searcher that proposes something else has a new
+#: version in `VERSIONS`, and a new digest here.
+PROPOSALS: Final = {
+    "random": (1, "da1bc202711e"),
+    "grid": (1, "050d95372c35"),
+    "sobol": (1, "8eec8c01c17f"),
+    "tpe": (1, "56593f8b922f"),
+    "gp": (2, "3a085362303a"),
+    "evolution": (1, "b63497b2e69d"),
+}
+
+
+def proposals(name: str) -> str:
+    """Digest of what a searcher proposes, in batches of 6 and 1."""
+    searcher, known = make_searcher(name, seed=1, options={}), History(SPACE)
+    for n in (6, 6, 6, 6, 1, 1):
+        for config in searcher.ask(n, known, default_rng([0, known.proposed])):
+            index = known.add(config)
+            if index % 7 != 6:
+                value = (config["a"] - 4) ** 2 + config["b"] + len(config) + 0.1 * config.get("d", 0)
+                known.observe(index, float("nan") if index % 11 == 10 else value, 1)
+    return hashlib.sha256(json.dumps(known.configs).encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize("name", PROPOSALS)
+def test_other_proposals_are_another_version(name: str) -> None:
+    assert (searcher_version(name), proposals(name)) == PROPOSALS[name]
+
+
+def began(name: str, *, resolved: str = "", versions: dict[str, int] | None = None) -> SweepStarted:
+    identity = {"searcher": {"name": name}}
+    return SweepStarted(
+        "cafe01", "s", 0.0, identity, resolved_searcher=resolved, searcher_versions=versions or {}
+    )
+
+
+def test_versions_are_recorded_of_what_a_sweep_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hpcsweep.searchers, "VERSIONS", {"gp": 2, "tpe": 3})
+    assert searcher_versions("random") == {}
+    assert searcher_versions("auto", "random") == {}
+    assert searcher_versions("auto", "gp") == {"gp": 2, "tpe": 3}
+    assert searcher_versions("auto", "tpe") == {"tpe": 3}
+
+
+def test_a_sweep_says_that_its_searcher_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hpcsweep.searchers, "VERSIONS", {"gp": 2})
+    assert changed_searchers(began("random")) == []
+    assert changed_searchers(began("gp", versions={"gp": 2})) == []
+    assert changed_searchers(began("auto", resolved="tpe")) == []
+    assert changed_searchers(began("not-installed")) == []
+    for old in (began("gp"), began("auto", resolved="gp")):
+        (line,) = changed_searchers(old)
+        assert line == (
+            "the searcher gp has changed since the sweep began (version 1, now 2): new proposals come from "
+            "the present version; to keep the old one, continue with the hpcsweep that started the sweep"
+        )
