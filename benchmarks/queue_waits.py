@@ -117,7 +117,8 @@ class Site:
         units = resource - self.reached.get(trial, 0)
         self.reached[trial] = resource
         seconds = STARTUP_S + units * self._epoch_s * SPREAD ** float(self._rng.random())
-        return seconds, self._curve(self.configs[trial], resource, trial)
+        value: float = self._curve(self.configs[trial], resource, trial)  # type: ignore[assignment]  # one
+        return seconds, value
 
 
 def decide(scheduler: Scheduler, site: Site) -> Iterator[tuple[int, int, int]]:

@@ -152,6 +152,7 @@ Positive: TypeAlias = Annotated[protocols.Positive, BeforeValidator(_whole)]
 Hundreds: TypeAlias = Annotated[protocols.UpTo10000, BeforeValidator(_whole)]
 #: Tasks and GPUs of a whole site.
 Millions: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)]
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 PositiveNumber: TypeAlias = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
 Texts: TypeAlias = Annotated[

@@ -190,7 +190,9 @@ def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
         print(f"no value: {problem}; its output is in {output}", flush=True)
         return NO_VALUE
     sweep = "" if plan.value is None else f"; in the sweep it was {plan.value:.6g}"
-    print(f"{program.metric} {reading.value:.6g} at {plan.run.resource}{sweep}")
+    pairs = zip(program.measured.metrics, reading.values or (reading.value,), strict=True)
+    found = ", ".join(f"{metric} {value:.6g}" for metric, value in pairs)
+    print(f"{found} at {plan.run.resource}{sweep}")
     newest = checkpoints.newest(layout)
     print(f"metrics: {file.metrics_file}" + (f"\ncheckpoint: {newest.path}" if newest else ""), flush=True)
     return DONE

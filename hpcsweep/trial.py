@@ -75,7 +75,8 @@ class Trial:
         checkpoint_dir: Working folder; what is in it when training ends well becomes the checkpoint of
             the last step, unless `checkpoint` made that one. None outside a sweep.
         rank: Of this process in a multi-process training. Only rank 0 reports and checkpoints.
-        metric: Name of the objective. None outside a sweep: any name will do.
+        metric: Name of the objective, the first one of several. None outside a sweep: any name will do.
+        metrics: Names of all objectives.
     """
 
     def __init__(self, run: RunFile, *, rank: int) -> None:
@@ -91,6 +92,7 @@ class Trial:
         self.checkpoint_dir: Path | None = Path(run.checkpoint_dir) if run.checkpoint_dir else None
         self.rank = rank
         self.metric: str | None = run.metric
+        self.metrics: tuple[str, ...] = run.metrics or (run.metric,)
         self._run = run
         self._stop_seen = False
         self._yielded: int | None = None
@@ -196,16 +198,21 @@ class Trial:
         checkpoints.prune(layout, keep=self._run.keep_checkpoints, steps=self._run.keep_steps)
 
     def finish(self, returned: object) -> None:
-        """Report what a training function returned, a number or a dict of them.
+        """Report what a training function returned: a number, a dict of them, or one for each objective.
 
         The step is the last one that `steps()` gave, or `resource` if it was not used.
 
         Raises:
             TypeError: It returned something else.
-            ValueError: It returned an empty dict.
+            ValueError: It returned an empty dict, or not as many numbers as there are objectives.
         """
         if isinstance(returned, Mapping):
             self._record(self._last_step(), returned)
+        elif isinstance(returned, tuple | list) and self._run.metrics:
+            if len(returned) != len(self._run.metrics):
+                expected = f"a number for each objective: {', '.join(self._run.metrics)}"
+                raise ValueError(f"training returned {len(returned)} values; expected {expected}")
+            self._record(self._last_step(), dict(zip(self._run.metrics, returned, strict=True)))
         elif returned is not None:
             self._record(self._last_step(), {self._run.metric: returned})
 
@@ -222,7 +229,7 @@ class StandaloneTrial(Trial):
 
     def __init__(self, run: RunFile, *, rank: int) -> None:
         super().__init__(run, rank=rank)
-        self.metric = None
+        self.metric, self.metrics = None, ()
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         print(f"step {step}: " + ", ".join(f"{name}={value:g}" for name, value in values.items()), flush=True)

@@ -11,9 +11,9 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -22,12 +22,14 @@ from hpcsweep.clock import SystemClock
 from hpcsweep.cluster.asked import ASK, AskCluster, claimed_tasks, run_id, stopped_tasks, told_tasks
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
 from hpcsweep.session.preparation import check_folder
 from hpcsweep.session.session import Session, wait_for_journal
 from hpcsweep.session.target import asked_target
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import (
+    Program,
     Result,
     read_task,
     write_result,
@@ -51,11 +53,15 @@ def ask(spec: SweepSpec, folder: Path, n: int) -> list[Trial]:
         return session.ask(n)
 
 
+#: The objective, one number for each of several, or metrics by name.
+Value: TypeAlias = float | Sequence[float] | Mapping[str, float]
+
+
 def tell(
     spec: SweepSpec,
     folder: Path,
     trial: Trial | int,
-    value: float | Mapping[str, float] | None,
+    value: Value | None,
     *,
     error: str,
     interrupted: bool,
@@ -198,13 +204,28 @@ def _claim(asked: Asked) -> bool:
     return True
 
 
+def _metrics(value: Value, program: Program) -> Mapping[str, float]:
+    """By name; SpecError where there is not one for each of several objectives."""
+    if isinstance(value, Mapping):
+        return value
+    names, values = program.measured.metrics, value if isinstance(value, Sequence) else [value]
+    if len(values) != len(names):
+        expected = f"expected one for each objective: {', '.join(names)}"
+        raise SpecError(f"tell: {expected}, got {plural(len(values), 'value')}")
+    return dict(zip(names, values, strict=True))
+
+
 def _result(
-    asked: Asked, value: float | Mapping[str, float] | None, *, error: str, interrupted: bool
+    asked: Asked,
+    value: Value | None,
+    *,
+    error: str,
+    interrupted: bool,
 ) -> Result:
     """What a worker would have written."""
     run, program, start = asked.run, asked.program, asked.checkpoint()
     if value is not None and not (error or interrupted):
-        metrics = value if isinstance(value, Mapping) else {program.metric: value}
+        metrics = _metrics(value, program)
         writer = MetricsWriter(asked.metrics)
         writer.write(run.resource, {check_metric_name(key): to_number(key, x) for key, x in metrics.items()})
         writer.sync_and_close()
@@ -228,6 +249,7 @@ def _result(
         outcome=outcome.outcome,
         interrupted=outcome.interrupted,
         value=outcome.value,
+        values=outcome.values,
         step=reached,
         start=step,
         progressed=reached > step,

@@ -88,6 +88,8 @@ def _object_of(key: str, value: Any) -> Any:
             return {name: _parameter(each) for name, each in value.items()}
         case "stop" if isinstance(value, list):
             return [_named(each, objects.schedulers) for each in value]
+        case "objective" if isinstance(value, list):
+            return [_object_of(key, each) for each in value]
         case "stop" | "scheduler":
             return _named(value, objects.schedulers)
         case "searcher":

@@ -59,6 +59,13 @@ class Plan:
         return self.text
 
 
+def _objectives(given: Any) -> Any:
+    """What was given, with an `Objective` in the place of each mere name."""
+    if isinstance(given, str):
+        return Objective(given)
+    return [_objectives(each) for each in given] if isinstance(given, list | tuple) else given
+
+
 class Sweep:
     """A search, from Python. Each argument is the key of a sweep file with the same name.
 
@@ -70,7 +77,7 @@ class Sweep:
             as text or as a list of its arguments; or `Train(...)`. None: you train what `ask` gives.
         space: The parameters by name: `Float(...)` and its like. A list is a choice, any other value a
             constant.
-        objective: The metric to minimise, or `Objective(...)`.
+        objective: The metric to minimise, or `Objective(...)`; or a list of several.
         constraints: Expressions over parameters that every configuration must satisfy.
         searcher: Proposes configurations; a name or an object such as `TPE(seed=1)`.
         scheduler: Decides which trials start, go on and stop; such as `Hyperband(max_resource=27)`.
@@ -96,7 +103,7 @@ class Sweep:
         self,
         train: Callable[..., object] | str | Sequence[str] | Train | Mapping[str, Any] | None,
         space: Mapping[str, Any],
-        objective: str | Objective | Mapping[str, Any],
+        objective: str | Objective | Mapping[str, Any] | Sequence[str | Objective | Mapping[str, Any]],
         *,
         constraints: Sequence[str] = (),
         searcher: str | Searcher | Mapping[str, Any] = "auto",
@@ -116,7 +123,7 @@ class Sweep:
     ) -> None:
         required = {
             "train": train,
-            "objective": Objective(objective) if isinstance(objective, str) else objective,
+            "objective": _objectives(objective),
             "space": space,
         }
         given = {
@@ -343,7 +350,7 @@ class Sweep:
     def tell(
         self,
         trial: Trial | int,
-        value: float | Mapping[str, float] | None = None,
+        value: float | Sequence[float] | Mapping[str, float] | None = None,
         *,
         error: str = "",
         interrupted: bool = False,
@@ -352,12 +359,13 @@ class Sweep:
 
         Args:
             trial: The one that `ask` gave, or its number.
-            value: The objective, or several metrics by name, at the run's resource. None: it has reported.
+            value: The objective, one number for each of several, or metrics by name, at the run's resource.
+                None: it has reported.
             error: Why it failed, where it did.
             interrupted: It did not get to its end, for no fault of its own: it is handed out again.
 
         Raises:
-            SpecError: It was not asked for, or was told already.
+            SpecError: It was not asked for, or was told already; or a value is missing.
         """
         from hpcsweep.api.ask import tell
 

@@ -26,7 +26,7 @@ from hpcsweep.simulation import (
     load_curve,
     make_variants,
     simulate,
-    synthetic_curve,
+    synthetic_curves,
 )
 from hpcsweep.simulation.comparison import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
@@ -105,7 +105,7 @@ def _curve(options: SimulateOptions) -> Callable[[SweepSpec], Curve]:
     curves = options.curves
     if curves is not None:
         return lambda spec: RecordedCurves(curves, spec.space)
-    return lambda spec: synthetic_curve(spec.space, minimise=spec.objective.mode == "min")
+    return lambda spec: synthetic_curves(spec.space, spec.objectives)
 
 
 def _compare(

@@ -92,6 +92,10 @@ def status(path: Path, *, json: bool) -> None:
         _echo(f"best: {best_text(state)}")
         if state.best is not None:
             _echo(f"      {config_text(state.best.config)}")
+        if summary.get("hypervolume"):
+            from hpcsweep.views.fronts import hypervolume_text
+
+            _echo(f"hypervolume: {hypervolume_text(summary['hypervolume'])}")
         for use in folder.resource_use[-MOST_LISTED:]:
             _echo(use_text(use))
         checkpoints = checkpoints_text(summary["checkpoints"], summary["checkpoint_quota"])
@@ -159,7 +163,9 @@ def _enqueued(folder: ResultsFolder, count: int) -> str:
 
 
 def best(path: Path, *, json: bool) -> None:
-    """Print the best trial."""
+    """Print the best trial; with several objectives all that none dominates."""
+    from hpcsweep.views.fronts import front_lines, front_rows
+
     with errors_exit():
         state = ResultsFolder(path).state
         found = best_of(state)
@@ -167,7 +173,12 @@ def best(path: Path, *, json: bool) -> None:
             typer.echo(f"hpcsweep: {path}: no run has given a value yet", err=True)
             raise typer.Exit(NO_VALUE)
         if json:
+            found |= {"front": front_rows(state)} if state.objectives.several else {}
             typer.echo(json_text(found | ({"simulated": True} if state.simulated else {})))
+            return
+        if state.objectives.several:
+            for line in front_lines(state):
+                _echo(line)
             return
         value = number(found["value"])
         simulated = " (simulated: nothing was trained)" if state.simulated else ""

@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -78,7 +78,7 @@ def try_(
                 session = Session.for_launch(tried, folder, cluster=name)
                 _drive(session, spec_path, heading=heading, time_s=time_s)
                 heading = []
-                runs.append(observe(folder, rung=rung, metric=spec.objective.metric))
+                runs.append(observe(folder, rung=rung, metrics=spec.objectives.metrics))
                 _print_run(spec, runs[-1])
                 if rung and runs[-1].value is not None:
                     typer.echo(f"   it {_begun(*runs)}")
@@ -92,7 +92,9 @@ def try_(
             *(Advice(f"launch warns: {line}") for line in found.warnings),
         ]
         _print_advice(advice, spec_path)
-        _print_end(spec, spec_path, works=works(spec, runs[0]), refused=bool(found.problems))
+        _print_end(
+            spec, spec_path, works=works(spec, runs[0]), refused=bool(found.problems), found=runs[0].metrics
+        )
 
 
 @contextlib.contextmanager
@@ -225,11 +227,11 @@ def _begun(first: Observed, second: Observed) -> str:
 
 def _metrics(spec: SweepSpec, run: Observed) -> str:
     """`val_loss 0.5 at step 1 (the objective), acc 0.7 at step 1`."""
-    metric = spec.objective.metric
-    names = sorted(run.metrics, key=lambda name: (name != metric, name))
+    wanted = spec.objectives.metrics
+    names = sorted(run.metrics, key=lambda name: (name not in wanted, name))
     shown = [
         f"{name} {number(run.metrics[name][0])} at step {run.metrics[name][1]}"
-        + (" (the objective)" if name == metric else "")
+        + ("" if name not in wanted else " (the objective)" if len(wanted) == 1 else " (an objective)")
         for name in names[:_MOST_NAMES]
     ]
     more = len(names) - _MOST_NAMES
@@ -263,13 +265,16 @@ def _print_advice(advice: Sequence[Advice], spec_path: Path) -> None:
             typer.echo(f"    {line}")
 
 
-def _print_end(spec: SweepSpec, spec_path: Path, *, works: bool, refused: bool) -> None:
-    """Say whether a sweep would find its metric, and exit."""
+def _print_end(
+    spec: SweepSpec, spec_path: Path, *, works: bool, refused: bool, found: Collection[str]
+) -> None:
+    """Say whether a sweep would find its metrics, and exit; `found`: those that a run had."""
     path = shell_quote(str(spec_path))
     typer.echo("")
     if works and not refused:
-        typer.echo(f"a sweep finds {spec.objective.metric}; next: hpcsweep plan {path}")
+        typer.echo(f"a sweep finds {' and '.join(spec.objectives.metrics)}; next: hpcsweep plan {path}")
         raise typer.Exit(DONE)
-    why = "it cannot be launched" if works else f"a sweep would not find {spec.objective.metric}"
+    missing = [name for name in spec.objectives.metrics if name not in found] or spec.objectives.metrics
+    why = "it cannot be launched" if works else f"a sweep would not find {' and '.join(missing)}"
     typer.echo(f"{why}: change that, then again: hpcsweep try {path}")
     raise typer.Exit(NO_VALUE)

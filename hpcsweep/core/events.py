@@ -201,11 +201,14 @@ class WarmStartLoaded(Event, frozen=True, tag="known_results", gc=False):
         results: Each configuration with its observations, lowest resource first: resource and
             objective value, None for a failed run.
         skipped: Why trials of that sweep were left out: reason -> how many.
+        values: With several objectives, for each result their values at each observation, none for a failed
+            run.
     """
 
     source: str
     results: tuple[tuple[Config, tuple[tuple[int, float | None], ...]], ...]
     skipped: dict[str, int] = msgspec.field(default={}, name="passed_over")
+    values: tuple[tuple[tuple[float, ...], ...], ...] = ()
 
 
 class PauseRequested(Event, frozen=True, tag="pause_requested", gc=False):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+from math import nan
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hpcsweep.core.objectives import DEFAULT, Objectives
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +33,7 @@ class History:
         configs: Configurations proposed so far, in order.
         values: The newest value of each one, NaN for a failure, None while there is none.
         resources: The resource of that value.
+        objectives: What is optimised; one without bounds by default.
     """
 
     def __init__(
@@ -38,8 +43,10 @@ class History:
         configs: Sequence[Config] = (),
         values: Sequence[float | None] = (),
         resources: Sequence[int] = (),
+        objectives: Objectives = DEFAULT,
     ) -> None:
         self.space = space
+        self.objectives = objectives
         #: All configurations in the order of their proposal, those running and failed included.
         self.configs: list[Config] = []
         self._prior: list[Config] = []  # of earlier sweeps
@@ -49,6 +56,8 @@ class History:
         self._of: list[int] = []
         self._values: list[float] = []
         self._resources: list[int] = []
+        # With several objectives or bounds: violation and values of each, which are `(1 + k,)`.
+        self._keys: list[tuple[float, ...]] = []
         # Of each configuration its newest observation, -1 if none.
         self._newest: list[int] = []
         self._prior_newest: list[int] = []
@@ -80,22 +89,35 @@ class History:
             del self.configs[-count:], self._newest[-count:]
             self._units.cut(len(self.configs))
 
-    def observe(self, index: int, value: float, resource: int) -> None:
-        """Configuration `index` has a value, to be *minimised*, at `resource`; NaN for a failure."""
-        self._newest[index] = len(self._of)
-        self._append(index, value, resource)
+    def observe(
+        self, index: int, value: float, resource: int, *, key: tuple[float, ...] | None = None
+    ) -> None:
+        """Configuration `index` has a value, to be *minimised*, at `resource`; NaN for a failure.
 
-    def add_prior(self, config: Config, observations: Sequence[tuple[int, float]]) -> None:
+        `key`: with several objectives or bounds what `Objectives.key` makes of them.
+        """
+        self._newest[index] = len(self._of)
+        self._append(index, value, resource, key)
+
+    def add_prior(
+        self,
+        config: Config,
+        observations: Sequence[tuple[int, float]],
+        *,
+        keys: Sequence[tuple[float, ...] | None] = (),
+    ) -> None:
         """An earlier sweep observed this: resource and value, the lowest resource first."""
         self._prior.append(config)
-        for resource, value in observations:
-            self._append(-len(self._prior), value, resource)
+        for (resource, value), key in zip_longest(observations, keys):
+            self._append(-len(self._prior), value, resource, key)
         self._prior_newest.append(len(self._of) - 1)
 
-    def _append(self, of: int, value: float, resource: int) -> None:
+    def _append(self, of: int, value: float, resource: int, key: tuple[float, ...] | None) -> None:
         self._of.append(of)
         self._values.append(value)
         self._resources.append(resource)
+        if self.objectives.several:
+            self._keys.append(key or (0.0, *[nan] * len(self.objectives)))
 
     # ------------------------------------------------------------------ questions
 
@@ -136,8 +158,25 @@ class History:
 
     @property
     def values(self) -> Floats:
-        """Objective of each observation, `(m,)`, to be minimised whatever the mode; NaN for a failure."""
+        """Objective of each observation, `(m,)`, to be minimised whatever the mode; NaN for a failure.
+
+        The first one of several; see `points`.
+        """
         return np.array(self._values, dtype=float)
+
+    @property
+    def points(self) -> Floats:
+        """All objectives of each observation, `(m, k)`, to be minimised; a row of NaN for a failure."""
+        if not self.objectives.several:
+            return self.values[:, None]
+        return np.array([key[1:] for key in self._keys], dtype=float).reshape(-1, len(self.objectives))
+
+    @property
+    def violations(self) -> Floats:
+        """How far each observation is beyond its bounds, `(m,)`; 0 for a feasible or a failed one."""
+        if not self.objectives.several:
+            return np.zeros(len(self._values))
+        return np.array([key[0] for key in self._keys], dtype=float)
 
     @property
     def resources(self) -> Ints:

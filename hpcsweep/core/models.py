@@ -29,7 +29,9 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     WarmStartLoaded,
 )
+from hpcsweep.core.objectives import DEFAULT, dominates
 from hpcsweep.core.outcomes import FACTS, FailureKind, Fault, FirstErrors, Outcome, classify_failure
+from hpcsweep.core.standing import Standing
 
 #: An attempt that ends sooner than that has died at once.
 INSTANT_S = 30.0
@@ -67,8 +69,9 @@ class Run(msgspec.Struct, gc=False):
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
         start: Step that its first attempt went on from; None while unknown. `step`: step reached.
         warning: What its user should change in training code; empty for nothing.
+        values: With several objectives, all values of it; `value` is the first.
         last_report: Newest step that it was seen to report while under way, and the value there; only
-            under schedulers that need reports.
+            under schedulers that need reports. `last_values`: of several objectives.
         peak_mib: The most memory that an attempt held; `unit_seconds`: wall time of a step in the newest
             attempt of which it is known. 0 where unknown.
         lacked_mib: The most memory with which an attempt ran out of it and was tried again; 0 for none.
@@ -105,6 +108,8 @@ class Run(msgspec.Struct, gc=False):
     lacked_mib: int = 0
     idle_timeouts: int = 0
     short_guesses: int = 0
+    values: tuple[float, ...] = ()
+    last_values: tuple[float, ...] = ()
 
     @property
     def id(self) -> RunId:
@@ -150,6 +155,7 @@ class Best(msgspec.Struct, frozen=True):
         trial: The first one of its configuration.
         value: At `resource`, the highest at which all its repeats have a value.
         repeats: How many values the mean is of.
+        values: With several objectives, all of them; `value` is the first.
     """
 
     trial: int
@@ -158,6 +164,7 @@ class Best(msgspec.Struct, frozen=True):
     resource: int
     config: Config
     repeats: int = 1
+    values: tuple[float, ...] = ()
 
 
 class SubmitRefusals(NamedTuple):
@@ -197,6 +204,14 @@ def mean_value(runs: Sequence[Run]) -> float | None:
         return None
     values = [run.value for run in runs if run.value is not None]
     return sum(values) / len(values) if values else None
+
+
+def mean_values(runs: Sequence[Run]) -> tuple[float, ...]:
+    """The same for each of several objectives; none where there is no `mean_value`."""
+    if mean_value(runs) is None:
+        return ()
+    columns = zip(*(run.values for run in runs if run.values), strict=True)
+    return tuple(sum(column) / len(column) for column in columns)
 
 
 class RunWarning(NamedTuple):
@@ -248,6 +263,9 @@ class SweepFacts(EventFold):
     def __init__(self) -> None:
         super().__init__()
         self.started: SweepStarted | None = None
+        self.objectives = DEFAULT
+        #: With several objectives.
+        self._standing: Standing | None = None
         self.ended: SweepEnded | None = None
         self.stopping: StopRequested | None = None
         self.no_more_trials: TrialsExhausted | None = None
@@ -317,29 +335,39 @@ class SweepFacts(EventFold):
 
     @property
     def metric(self) -> str:
-        """Name of the objective's metric."""
-        objective = self.started.identity.get("objective", {}) if self.started else {}
-        return str(objective.get("metric", "value"))
+        """Name of the objective's metric, of the first one of several."""
+        return self.objectives[0].metric
 
     @property
     def minimise(self) -> bool:
-        return self.started is None or self.started.identity.get("objective", {}).get("mode") != "max"
+        return self.objectives[0].mode != "max"
 
     def value_of(self, first: int, rung: int) -> float | None:
         """Mean value of the configuration with this first trial; None until all its repeats have ended."""
-        runs = [
+        runs = self._ended_runs(first, rung)
+        return mean_value(runs) if len(runs) == self.repeats else None
+
+    def values_of(self, first: int, rung: int) -> tuple[float, ...]:
+        """The same for each of several objectives; none where `value_of` is None."""
+        runs = self._ended_runs(first, rung)
+        return mean_values(runs) if len(runs) == self.repeats else ()
+
+    def _ended_runs(self, first: int, rung: int) -> list[Run]:
+        return [
             trial.runs[rung]
             for trial in self.trials[first : first + self.repeats]
             if rung < len(trial.runs) and trial.runs[rung].status.ended
         ]
-        return mean_value(runs) if len(runs) == self.repeats else None
 
     @property
     def best(self) -> Best | None:
         """The best of all configurations by each one's newest value.
 
-        On a tie the larger resource, then the older trial wins. None while there is no value.
+        On a tie the larger resource, then the older trial wins. None while there is no value. With several
+        objectives the one of `front` that is nearest to the best value of each.
         """
+        if self._standing is not None:
+            return self._standing.best
         while self._best:
             best = self.newest(self._best[0][2])
             if best is not None and self._key(best) == self._best[0]:
@@ -347,7 +375,16 @@ class SweepFacts(EventFold):
             heapq.heappop(self._best)  # a later value of it is in the heap as well
         return None
 
+    @property
+    def front(self) -> tuple[Best, ...]:
+        """Several objectives: the configurations that none dominates; else the best one."""
+        if self._standing is not None:
+            return self._standing.front
+        return () if self.best is None else (self.best,)
+
     def _key(self, best: Best) -> tuple[float, int, int]:
+        if self._standing is not None:
+            return (float(self._standing.places[best.trial]), -best.resource, best.trial)
         return (self._sign * best.value, -best.resource, best.trial)
 
     @property
@@ -360,13 +397,28 @@ class SweepFacts(EventFold):
         for run in reversed(trial.runs):
             value = self.value_of(first, run.rung)
             if value is not None:
-                return Best(first, run.rung, value, run.achieved_resource, trial.config, self.repeats)
+                values = self.values_of(first, run.rung) if self._standing is not None else ()
+                resource = run.achieved_resource
+                return Best(first, run.rung, value, resource, trial.config, self.repeats, values)
         return None
 
     def value_key(self, first: int) -> tuple[float, int, int] | None:
         """Orders configurations by their newest value, smaller is better; None for one without a value."""
         newest = self.newest(first)
         return None if newest is None else self._key(newest)
+
+    def beats(self, first: int, other: int) -> bool:
+        """Whether one configuration, by its first trial, is better than another; one without a value is not.
+
+        With several objectives: whether it dominates the other.
+        """
+        one, two = self.newest(first), self.newest(other)
+        if one is None or two is None:
+            return one is not None
+        if self._standing is None:
+            return self._key(one) < self._key(two)
+        keys = (self.objectives.key(best.value, best.values) for best in (one, two))
+        return dominates(*keys)
 
     @property
     def tick_ids(self) -> set[str]:

@@ -60,8 +60,8 @@ class Retention:
         self._trained: set[int] = set()
         #: Configurations of which a run failed: what they have serves a retry.
         self._failed: set[int] = set()
-        #: The best configuration of those at their end.
-        self._best: int | None = None
+        #: The best configuration of those at their end; with several objectives the ones that none dominates.
+        self._best: set[int] = set()
         #: Runs that a live batch carries and that have no ending in it, and how many by trial.
         self._open: dict[str, set[RunId]] = {}
         self._busy: Counter[int] = Counter()
@@ -149,8 +149,7 @@ class Retention:
         self._done.discard(config)
         self._trained.discard(config)
         self._failed.discard(config)
-        if self._best == config:
-            self._best = None
+        self._best.discard(config)
         for one in self._trials(config):
             self.removable.pop(one, None)
 
@@ -163,12 +162,13 @@ class Retention:
         config = trial // self._state.repeats
         if not self.is_final(trial):
             return
-        if self._is_better(config):
-            before, self._best = self._best, config
-            if before is not None and before != config:
-                self._update(before * self._state.repeats)
+        if self._is_among_best(config):
+            outdone = {one for one in self._best if one != config and self._beats(config, one)}
+            self._best = self._best - outdone | {config}
+            for one in sorted(outdone):
+                self._update(one * self._state.repeats)
         trials = self._trials(config)
-        kept = config == self._best or (self._keep_trained and config in self._trained)
+        kept = config in self._best or (self._keep_trained and config in self._trained)
         used = any(one in self._busy or one in self._clones for one in trials)
         for one in trials:
             if kept or used:
@@ -191,12 +191,15 @@ class Retention:
 
         What was trained to the last resource, the worst first; then what has failed. The best of them stays.
         """
-        trained = [config for config in self._trained if config != self._best]
+        trained = [config for config in self._trained if config not in self._best]
         failed = [config for config in self._failed if self._serves_only_a_retry(config)]
         keys = {config: self._state.value_key(config * self._state.repeats) for config in (*trained, *failed)}
         valued = {config: key for config, key in keys.items() if key is not None}
         ranked = sorted(valued, key=valued.__getitem__, reverse=True)
-        if ranked and self._is_better(ranked[-1]):
+        if self._state.objectives.several:
+            front = {best.trial // self._state.repeats for best in self._state.front}
+            ranked = [config for config in ranked if config not in front]
+        elif ranked and self._is_among_best(ranked[-1]):
             del ranked[-1]
         order = [config for config in ranked if config in self._trained]
         order += [config for config in failed if config not in valued]
@@ -216,9 +219,10 @@ class Retention:
             and (config in self._done or self._state.value_of(trials[0], runs[0].rung) is None)
         )
 
-    def _is_better(self, config: int) -> bool:
-        key = self._state.value_key(config * self._state.repeats)
-        if key is None:
-            return False
-        best = None if self._best is None else self._state.value_key(self._best * self._state.repeats)
-        return best is None or key < best
+    def _is_among_best(self, config: int) -> bool:
+        """Whether it has a value, and none of the best so far is better."""
+        valued = self._state.newest(config * self._state.repeats) is not None
+        return valued and not any(self._beats(one, config) for one in self._best)
+
+    def _beats(self, config: int, other: int) -> bool:
+        return self._state.beats(config * self._state.repeats, other * self._state.repeats)

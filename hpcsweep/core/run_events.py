@@ -100,9 +100,11 @@ class RunReported(RunEvent, frozen=True, tag="run_reported", gc=False):
     Attributes:
         reports: Step and finite value, in the order of the steps, each step of a trial once. Where
             `objective.at` is best, the value is the best one up to that step.
+        values: With several objectives, their values for each of these reports: the newest ones by then.
     """
 
     reports: tuple[tuple[int, float], ...]
+    values: tuple[tuple[float, ...], ...] = ()
 
 
 class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
@@ -110,7 +112,8 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
 
     Attributes:
         attempt: Which try it was, from 0; `restart` counts the cluster's own requeues of it.
-        value: The objective, None unless the outcome is `completed`, or `stopped` after a report.
+        value: The objective, None unless the outcome is `completed`, or `stopped` after a report; the first
+            one of several. `values`: all of several objectives, in the order of the spec.
         step: Resource that the trial has reached.
         start: Step that this attempt went on from, 0 from scratch, None where unknown.
         seconds: Wall time of this attempt; `gpu_seconds` that times its GPUs.
@@ -143,6 +146,7 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
     peak_mib: int = 0
     unit_seconds: float = 0.0
     checkpoints: CheckpointSizes | None = None
+    values: tuple[float, ...] = ()
 
     @property
     def failure_kind(self) -> FailureKind | None:

@@ -47,7 +47,9 @@ from hpcsweep.core.models import (
     SubmitRefusals,
     Trial,
 )
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.outcomes import FACTS, Fault, FirstErrors, failed_at_once, without_numbers
+from hpcsweep.core.standing import Standing
 from hpcsweep.core.suggestions import amended, with_suggested
 
 #: Others fail.
@@ -66,6 +68,8 @@ class SweepState(BatchFold):
     def _sweep_started(self, event: SweepStarted) -> None:
         self.started = event
         self.repeats = int(event.identity.get("repeats", 1))
+        self.objectives = Objectives.read(event.identity.get("objective"))
+        self._standing = Standing(self.objectives) if self.objectives.several else None
 
     def _sweep_extended(self, event: SweepExtended) -> None:
         assert self.started is not None, "what never began cannot go further"
@@ -162,7 +166,9 @@ class SweepState(BatchFold):
         self.trials[event.trial].stopped = event.reason
 
     def _run_reported(self, event: RunReported) -> None:
-        self.run(event.run).last_report = event.reports[-1]
+        run = self.run(event.run)
+        run.last_report = event.reports[-1]
+        run.last_values = event.values[-1] if event.values else ()
 
     def _cluster_message(self, event: ClusterMessage) -> None:
         if event.message:
@@ -190,7 +196,7 @@ class SweepState(BatchFold):
         if run.status is RunStatus.WAITING:  # an ending that came later than its interruption
             del self.waiting[run.id]
         run.outcome = event.outcome
-        run.value = event.value
+        run.value, run.values = event.value, event.values
         run.start = event.start if run.start is None else run.start
         run.step = event.step
         run.message = event.message
@@ -308,8 +314,11 @@ class SweepState(BatchFold):
 
     def _rank_newest(self, trial: int) -> None:
         """The newest value of its configuration may be the best."""
-        newest = self.newest(trial - self.trials[trial].repeat)
-        if newest is not None:
+        first = trial - self.trials[trial].repeat
+        newest = self.newest(first)
+        if self._standing is not None:
+            self._standing.put(first, newest)
+        elif newest is not None:
             heapq.heappush(self._best, self._key(newest))
 
     def _clear_node(self, node: str) -> None:

@@ -41,7 +41,7 @@ class Endings:
         run = self._state.run(RunId(result.trial, result.rung))
         step, value = run.last_report or (result.step, None)
         return msgspec.structs.replace(
-            result, outcome=Outcome.STOPPED, step=step, value=value, message=reason
+            result, outcome=Outcome.STOPPED, step=step, value=value, values=run.last_values, message=reason
         )
 
     def suggested(self, result: Result) -> Iterator[ParametersSuggested]:

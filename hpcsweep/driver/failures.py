@@ -216,6 +216,7 @@ def finished(batch: BatchState, result: Result) -> RunFinished:
         result.rung,
         result.outcome,
         value=result.value,
+        values=result.values,
         batch=batch.name,
         start=None if result.started is None and result.outcome is not Outcome.COMPLETED else result.start,
         started=result.started,

@@ -198,8 +198,7 @@ class MetricsPoller:
         self._state = state
         self._skipped = skipped
         self._layout = layout
-        self._metric = program.metric
-        self._better = {"min": min, "max": max}[program.mode] if program.at == "best" else None
+        self._objectives = program.measured
         self._sizes: dict[RunId, int] = {}
 
     def running(self, runs: Iterable[RunId]) -> list[AnyEvent]:
@@ -250,17 +249,33 @@ class MetricsPoller:
             return []
 
     def _event(self, run: Run, reports: dict[int, dict[str, float]]) -> RunReported | None:
-        last_step, best = run.last_report or (0, None)
-        if best is None and run.rung:
-            best = self._state.trials[run.trial].runs[run.rung - 1].value
-        new: list[tuple[int, float]] = []
+        """The new reports; each has the newest value of every objective, once every one was reported."""
+        last_step = run.last_report[0] if run.last_report else 0
+        newest = self._known(run)
+        new: list[tuple[int, tuple[float, ...]]] = []
         for step, metrics in sorted(reports.items()):
-            value = metrics.get(self._metric, math.nan)
-            if last_step < step <= run.resource and math.isfinite(value):
-                if self._better is not None:
-                    value = best = value if best is None else self._better(value, best)
-                new.append((step, value))
-        return RunReported(run.trial, run.rung, tuple(new)) if new else None
+            reported = False
+            for index, objective in enumerate(self._objectives):
+                value = metrics.get(objective.metric, math.nan)
+                if last_step < step <= run.resource and math.isfinite(value):
+                    before = newest[index] if objective.at == "best" else None
+                    newest[index] = value if before is None else objective.better(value, before)
+                    reported = True
+            values = tuple(value for value in newest if value is not None)
+            if reported and len(values) == len(newest):
+                new.append((step, values))
+        if not new:
+            return None
+        several = tuple(values for _, values in new) if self._objectives.several else ()
+        return RunReported(run.trial, run.rung, tuple((step, values[0]) for step, values in new), several)
+
+    def _known(self, run: Run) -> list[float | None]:
+        """The value of each objective that the trial was last seen to have, None where there was none."""
+        below = self._state.trials[run.trial].runs[run.rung - 1] if run.rung else None
+        if not self._objectives.several:
+            found = run.last_report[1] if run.last_report else below.value if below else None
+            return [found]
+        return list(run.last_values or (below.values if below else ()) or [None] * len(self._objectives))
 
 
 def next_restart(run: Run) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Final, assert_never
 
 import msgspec
@@ -23,7 +24,7 @@ from hpcsweep.core.events import (
     WarmStartLoaded,
 )
 from hpcsweep.core.history import History
-from hpcsweep.core.models import Run, RunStatus, Trial, mean_value
+from hpcsweep.core.models import Run, RunStatus, Trial, mean_value, mean_values
 from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Searcher, Start, Stop
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
@@ -53,10 +54,11 @@ class Planner:
         self._settings = settings
         self._repeats = RepeatAdapter(state)
         self._space = space
-        self._history = History(space)
+        self._objectives = settings.program.measured
+        self._sign = 1 if settings.minimise else -1
+        self._history = History(space, objectives=self._objectives)
         #: Configurations that what their runs suggested has changed.
         self._amended: dict[int, Config] = {}
-        self._sign = 1 if settings.minimise else -1
         #: Runs that the last decision did not start for want of room.
         self.kept_back = 0
 
@@ -69,15 +71,15 @@ class Planner:
         match translated:
             case TrialCreated(config=config):
                 self._history.add(config)
-            case RunFinished(trial=trial, rung=rung, outcome=outcome, value=value, step=step):
+            case RunFinished(trial=trial, rung=rung, outcome=outcome, value=value, step=step, values=values):
                 stopped = outcome is Outcome.STOPPED and value is not None
                 run = self._state.trials[trial * self._repeats.count].runs[rung]
-                self._history.observe(trial, self._minimised(value), step if stopped else run.resource)
+                resource = step if stopped else run.resource
+                self._history.observe(trial, self._minimised(value), resource, key=self._key(value, values))
             case ParametersSuggested(trial=trial):
                 self._amended[trial] = self._state.trials[trial * self._repeats.count].config
-            case WarmStartLoaded(results=results):
-                for config, values in results:
-                    self._history.add_prior(config, [(at, self._minimised(value)) for at, value in values])
+            case WarmStartLoaded():
+                self._add_prior(translated)
             case _:
                 pass
 
@@ -100,6 +102,20 @@ class Planner:
     def _minimised(self, value: float | None) -> float:
         """The value as the searcher has it; NaN without one."""
         return math.nan if value is None else self._sign * value
+
+    def _key(self, value: float | None, values: Sequence[float]) -> tuple[float, ...] | None:
+        """Several objectives as the searcher has them."""
+        key = self._objectives.key(value, values)
+        return key if isinstance(key, tuple) else None
+
+    def _add_prior(self, event: WarmStartLoaded) -> None:
+        for index, (config, observations) in enumerate(event.results):
+            several = event.values[index] if event.values else ()
+            keys = [
+                self._key(value, several[at] if several else ()) for at, (_, value) in enumerate(observations)
+            ]
+            minimised = [(resource, self._minimised(value)) for resource, value in observations]
+            self._history.add_prior(config, minimised, keys=keys)
 
     def decide(self, slots: int, *, new: int | None = None) -> list[AnyEvent]:
         """The scheduler's decisions as events, with configurations for the trials to start.
@@ -261,13 +277,14 @@ class RepeatAdapter:
         runs = self._runs(event.trial, event.rung)
         if not all(run.status.ended for run in runs):
             return None
-        value = mean_value(runs)
+        value, values = mean_value(runs), mean_values(runs)
         outcome = Outcome.COMPLETED
         if value is None:
             outcome = next(run.outcome for run in runs if run.value is None and run.outcome is not None)
         elif any(run.status is RunStatus.STOPPED for run in runs):
             outcome = Outcome.STOPPED
-        return msgspec.structs.replace(event, trial=event.trial // self.count, outcome=outcome, value=value)
+        trial = event.trial // self.count
+        return msgspec.structs.replace(event, trial=trial, outcome=outcome, value=value, values=values)
 
     def created(
         self, config: Config, start: Start, *, index: int, origin: str = "searcher"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Batch, Limits, TaskResources
@@ -124,7 +125,15 @@ class Submitter:
             if reason:
                 step, value = run.last_report or (0, None)
                 finished.append(
-                    RunFinished(run.trial, run.rung, Outcome.STOPPED, value, step, message=reason)
+                    RunFinished(
+                        run.trial,
+                        run.rung,
+                        Outcome.STOPPED,
+                        value,
+                        step,
+                        message=reason,
+                        values=run.last_values,
+                    )
                 )
         return finished
 
@@ -283,7 +292,17 @@ class Submitter:
             suggestion_seed=trial_seed(self._settings.seed, run_id.trial - trial.repeat)
             if trial.repeat
             else 0,
+            bests=self._bests(trial, run),
         )
+
+    def _bests(self, trial: Trial, run: Run) -> tuple[float | None, ...]:
+        """Of each of several objectives the best value up to the rung below, where that is what counts."""
+        objectives = self._settings.program.objectives
+        if not objectives:
+            return ()
+        before = trial.runs[run.rung - 1].values if run.rung else ()
+        pairs = zip_longest(objectives, before)
+        return tuple(value if objective.at == "best" else None for objective, value in pairs)
 
     def _kept_steps(self, trial: Trial, run: Run) -> tuple[int, ...]:
         """Steps whose checkpoints others start from: known clones, and those that come while it runs."""

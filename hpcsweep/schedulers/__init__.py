@@ -2,8 +2,9 @@
 
 A scheduler is a class that fulfils `core.protocols.Scheduler`. The keyword parameters of its constructor
 are its options in the spec, but for those of `SUPPLIED`, which it is given if it has them: `minimise`;
-`trials`, how many configurations the budget allows (None if unknown); `ahead`, whether trials may start far
-ahead of the results; `space` and `seed`; and `piece`, how many trials start together at most.
+`objectives`, which it must have to be used with several of them; `trials`, how many configurations the
+budget allows (None if unknown); `ahead`, whether trials may start far ahead of the results; `space` and
+`seed`; and `piece`, how many trials start together at most.
 
 Nothing is imported before a scheduler is asked for by name.
 """
@@ -28,7 +29,7 @@ SCHEDULERS: Final[Mapping[str, str]] = {
 }
 ENTRY_POINTS: Final = "hpcsweep.schedulers"
 #: Constructor parameters that are no options of the spec.
-SUPPLIED: Final = ("minimise", "trials", "ahead", "space", "seed", "piece")
+SUPPLIED: Final = ("minimise", "objectives", "trials", "ahead", "space", "seed", "piece")
 
 
 class SchedulerTraits(NamedTuple):

@@ -22,6 +22,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.protocols import (
     AtLeastTwo,
     BracketPlan,
@@ -72,7 +73,7 @@ class ASHA:
         stopping: A run goes on past a rung unless it is outside of the best 1/eta, in place of one run for
             each rung; for long waits in the queue.
         trials: How many trials, None until the space or the budget is exhausted.
-        minimise: Whether small values are good.
+        minimise: Whether small values are good; `objectives`: what counts, where there are several.
 
     Raises:
         ValueError: An option makes no sense; the message begins with its name.
@@ -94,6 +95,7 @@ class ASHA:
         stopping: bool = False,
         trials: int | None = None,
         minimise: bool = True,
+        objectives: Objectives | None = None,
     ) -> None:
         auto = min_resource == "auto"
         if auto and (brackets > 1 or stopping):
@@ -112,7 +114,7 @@ class ASHA:
         self.needs_reports = stopping
         self._min_resource = min_resource
         self._eta = eta
-        self._minimise = minimise
+        self._objectives = objectives or Objectives.single(minimise=minimise)
         self._brackets: list[Bracket] = []
         self._started: list[int] = []
         self._extend(max_resource=max_resource, brackets=brackets)
@@ -174,7 +176,7 @@ class ASHA:
         for bracket, resources in zip(self._brackets, self.rungs, strict=False):
             bracket.extend(resources)
         for resources in self.rungs[len(self._brackets) :]:
-            self._brackets.append(make(resources, eta=self._eta, minimise=self._minimise))
+            self._brackets.append(make(resources, eta=self._eta, objectives=self._objectives))
             self._started.append(0)
 
     def apply(self, event: AnyEvent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from heapq import heapify, heappop, heappush, heappushpop
+from typing import Any
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -15,8 +16,10 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.objectives import Key, Objectives
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.protocols import Promote, Stop
+from hpcsweep.schedulers.ranking import FrontRung, Ranked
 from hpcsweep.schedulers.rungs import PromotionCandidates
 
 
@@ -27,13 +30,13 @@ class PromotionBracket:
     worst ones: they are never promoted themselves.
     """
 
-    def __init__(self, resources: tuple[int, ...], *, eta: int, minimise: bool) -> None:
+    def __init__(self, resources: tuple[int, ...], *, eta: int, objectives: Objectives) -> None:
         self.first = resources[0]
         self._eta = eta
-        self._sign = 1 if minimise else -1
+        self._objectives = objectives
         self._resources: tuple[int, ...] = ()
         # Of the last rung too: another one may come above it.
-        self._rungs: list[Rung] = []
+        self._rungs: list[Rung | FrontRung] = []
         self._running: list[int] = []
         #: How many trials start in it at most; None while that is open.
         self._most: int | None = None
@@ -46,7 +49,8 @@ class PromotionBracket:
         """Go on with further rungs above those that there are."""
         self._resources = resources
         for _ in range(len(resources) - len(self._rungs)):
-            self._rungs.append(Rung(self._eta))
+            several = self._objectives.several
+            self._rungs.append(FrontRung(self._eta) if several else Rung(self._eta))
             self._running.append(0)
 
     @property
@@ -65,8 +69,8 @@ class PromotionBracket:
             case RunFinished():
                 self._running[event.rung] -= 1
                 value = None if event.outcome is Outcome.STOPPED else event.value
-                value = None if value is None else self._sign * value
-                self.dropped += self._rungs[event.rung].end(event.trial, value)
+                key = self._objectives.key(value, event.values)
+                self.dropped += self._rungs[event.rung].end(event.trial, key)
                 self._drop()
                 if event.rung == len(self._rungs) - 1 and event.outcome is Outcome.COMPLETED:
                     # Where there is but one rung, those are not survivors of any, but all trials.
@@ -129,8 +133,8 @@ class Rung:
         #: Those that may be promoted some day.
         self.contenders = PromotionCandidates()
 
-    def end(self, trial: int, value: float | None) -> list[int]:
-        """A run ended with this value, to be minimised; None is worse than any. Who is dropped by that."""
+    def end(self, trial: int, value: Any) -> list[int]:
+        """A run ended with this value, a number to be minimised; None is worse than any. Who is dropped."""
         self._ended += 1
         dropped = [] if value is None else self.contenders.add(trial, value)
         if value is not None:
@@ -209,12 +213,12 @@ class StoppingBracket:
     the milestone that it did not reach, until it is retried.
     """
 
-    def __init__(self, resources: tuple[int, ...], *, eta: int, minimise: bool) -> None:
+    def __init__(self, resources: tuple[int, ...], *, eta: int, objectives: Objectives) -> None:
         self.first = resources[-1]
         self._milestones = resources[:-1]
         self._eta = eta
-        self._sign = 1 if minimise else -1
-        self._ranked: list[list[tuple[float, int]]] = [[] for _ in self._milestones]
+        self._objectives = objectives
+        self._ranked = [Ranked() for _ in self._milestones]
         self._failed: list[set[int]] = [set() for _ in self._milestones]
         #: The next milestone of each trial that runs.
         self._next: dict[int, int] = {}
@@ -244,8 +248,8 @@ class StoppingBracket:
             case TrialCreated():
                 self._next[event.trial] = 0
             case RunReported() if event.trial in self._next:
-                for step, value in event.reports:
-                    self._report(event.trial, step, value)
+                for step, key in self._objectives.report_keys(event.reports, event.values):
+                    self._report(event.trial, step, key)
             case TrialStopped():
                 self._leave(event.trial)
             case RunFinished():
@@ -275,20 +279,21 @@ class StoppingBracket:
         self._next.pop(trial, None)
         self._stops.pop(trial, None)
 
-    def _report(self, trial: int, step: int, value: float) -> None:
+    def _report(self, trial: int, step: int, key: Key) -> None:
         milestone = bisect_right(self._milestones, step) - 1
         if trial in self._stops or milestone < self._next[trial] or step >= self.first:
             return
         self._next[trial] = milestone + 1
         ranked = self._ranked[milestone]
-        entry = (self._sign * value, trial)
-        rank = bisect_left(ranked, entry) + 1
-        insort(ranked, entry)
+        ranked.add(trial, key)
+        rank = ranked.place(trial) + 1
         count = len(ranked) + len(self._failed[milestone])
         best = max(1, count // self._eta)
         if rank > best:
+            numbers = ", ".join(f"{value:.6g}" for value in self._objectives.point(key))
+            values = f"its values {numbers} are" if isinstance(key, tuple) else f"its value {numbers} is"
             self._stops[trial] = Stop(
                 trial,
-                f"asha: at the rung of resource {self._milestones[milestone]} its value {value:.6g} is "
+                f"asha: at the rung of resource {self._milestones[milestone]} {values} "
                 f"number {rank} of {count}, and the best {best} of them go on",
             )

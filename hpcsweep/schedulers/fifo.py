@@ -16,6 +16,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialsExhausted,
 )
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.protocols import BracketPlan, Decision, Positive, Promote, SchedulerPlan, Start, fewest
 from hpcsweep.core.space import Space
 
@@ -36,7 +37,7 @@ class Fifo:
         ahead: Hand out trials far beyond the free slots, as few large arrays; right for a
             searcher that does not learn from results.
         space: The search space.
-        minimise: Whether small values are good, which is all the same to it.
+        minimise: Whether small values are good, which is all the same to it, as are the `objectives`.
     """
 
     needs_reports = False
@@ -51,6 +52,7 @@ class Fifo:
         ahead: bool = False,
         space: Space | None = None,
         minimise: bool = True,
+        objectives: Objectives | None = None,
     ) -> None:
         self._resource = max_resource
         self._trials = trials

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Final
@@ -26,8 +25,10 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
+from hpcsweep.core.objectives import Key, Objectives
 from hpcsweep.core.protocols import BracketPlan, Clone, Decision, Positive, Promote, SchedulerPlan, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Space
+from hpcsweep.schedulers.ranking import Ranked, best_first
 
 #: A member is given up when so many of its trials in a row ended without completing a run.
 MAX_FAILURES_IN_A_ROW: Final = 3
@@ -43,7 +44,7 @@ class Member:
     Attributes:
         intervals: How many intervals are trained, those of the trial that it was cloned from included.
         runs: How many runs the trial was given.
-        values: At the end of each interval that this trial has trained: the value, to be minimised.
+        values: At the end of each interval that this trial has trained: the value as it is compared.
         failures_in_a_row: Trials in a row that ended without completing a run.
     """
 
@@ -56,14 +57,14 @@ class Member:
         self.running = False
         self.failed = False
         self.failures_in_a_row = 0
-        self.values: dict[int, float] = {}
+        self.values: dict[int, Key] = {}
 
     def take(self, event: TrialCreated, *, intervals: int) -> None:
         """A new trial stands for it."""
         self.trial, self.config, self.intervals = event.trial, event.config, intervals
         self.runs, self.running, self.failed, self.values = 1, True, False, {}
 
-    def end(self, value: float | None) -> None:
+    def end(self, value: Key | None) -> None:
         """The run has ended; None: the trial goes no further."""
         self.running = False
         if value is None:
@@ -109,7 +110,7 @@ class PBT:
         resample: How probable it is that a parameter is drawn anew and not changed a little.
         space: The search space.
         seed: Of the sweep.
-        minimise: Whether small values are good.
+        minimise: Whether small values are good; `objectives`: what counts, where there are several.
 
     Raises:
         ValueError: An option makes no sense; the message begins with its name.
@@ -131,6 +132,7 @@ class PBT:
         space: Space,
         seed: int,
         minimise: bool = True,
+        objectives: Objectives | None = None,
     ) -> None:
         if not 0 < quantile <= 0.5:
             raise ValueError(f"quantile: must be above 0 and at most 0.5, got {quantile}")
@@ -159,13 +161,13 @@ class PBT:
         self._resample = resample
         self._space = space
         self._seed = seed
-        self._sign = 1 if minimise else -1
+        self._objectives = objectives or Objectives.single(minimise=minimise)
         self._exhausted = ""  # by what
         self._enqueued = 0
         self._members = [Member(index) for index in range(population)]
         self._member_of: dict[int, Member] = {}
-        #: For each interval, value and trial of all that have ended it, best first.
-        self._ranked: dict[int, list[tuple[float, int]]] = {}
+        #: For each interval, all trials that have ended it.
+        self._ranked: dict[int, Ranked] = {}
         self.dropped: list[int] = []
         self.trained: list[int] = []
 
@@ -228,9 +230,10 @@ class PBT:
         if event.outcome is not Outcome.COMPLETED or event.value is None:
             member.end(None)
             return
-        value = self._sign * event.value
-        member.end(value)
-        insort(self._ranked.setdefault(member.intervals, []), (value, event.trial))
+        key = self._objectives.key(event.value, event.values)
+        assert key is not None
+        member.end(key)
+        self._ranked.setdefault(member.intervals, Ranked()).add(event.trial, key)
         if member.intervals == len(self._ends):
             self.dropped.append(event.trial)
 
@@ -264,8 +267,7 @@ class PBT:
         """Whether its trial is among the worst at the newest interval that it has ended itself."""
         assert member.trial is not None
         ranked = self._ranked[member.intervals]
-        rank = bisect_left(ranked, (member.values[member.intervals], member.trial))
-        return rank >= len(ranked) - self._count(member.intervals)
+        return ranked.place(member.trial) >= len(ranked) - self._count(member.intervals)
 
     def _clone(self, member: Member, replaced: int) -> Clone | None:
         """A clone for the member, of a donor that is no less far; None while there is none."""
@@ -279,13 +281,11 @@ class PBT:
             and not self._is_among_worst(other)
         ]
         for interval in range(max(1, member.intervals), len(self._ends)):
-            ranked = sorted(
-                (donor.values[interval], donor.index) for donor in donors if interval in donor.values
-            )
-            if ranked:
-                best = ranked[: max(1, self._count(interval))]
+            values = {donor.index: donor.values[interval] for donor in donors if interval in donor.values}
+            if values:
+                best = best_first(values, max(1, self._count(interval)))
                 rng = default_rng([self._seed, replaced, member.intervals])
-                donor = self._members[best[int(rng.integers(len(best)))][1]]
+                donor = self._members[best[int(rng.integers(len(best)))]]
                 assert donor.trial is not None
                 return Clone(
                     member.index,

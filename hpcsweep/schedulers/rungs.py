@@ -12,7 +12,9 @@ from fractions import Fraction
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
+from hpcsweep.core.objectives import Key
 from hpcsweep.core.protocols import BracketPlan, Promote
+from hpcsweep.schedulers.ranking import FrontCandidates, best_first
 
 #: Configurations in one rung at most: they start piece by piece, but in the end all are in memory.
 MAX_RUNG: Final = 10_000_000
@@ -144,8 +146,8 @@ class PromotionCandidates:
         """How many may still be promoted."""
         return len(self._waiting)
 
-    def add(self, trial: int, value: float) -> list[int]:
-        """A trial ended the rung with this value, to be minimised; who is dropped by that."""
+    def add(self, trial: int, value: Any) -> list[int]:
+        """A trial ended the rung with this value, a number to be minimised; who is dropped by that."""
         self.with_value += 1
         if self._closed:
             return [trial]
@@ -196,25 +198,25 @@ class Bracket:
 
     Attributes:
         ladder: Smaller than `whole` once no more trials start than there are.
-        values: For each rung, trial -> value, None for a run without one; finished runs only.
+        values: For each rung, trial -> what is compared, None for a run without a value; finished runs only.
         members: For each rung, the trials that are or were trained up to it.
         filled: No further trial will start in it.
         dropped: Trials with a value that will never be promoted; `trained`: those of the last rung.
     """
 
-    def __init__(self, index: int, ladder: BracketPlan, *, eta: int, minimise: bool = True) -> None:
+    def __init__(self, index: int, ladder: BracketPlan, *, eta: int, several: bool = False) -> None:
         self.index = index
         self.whole = ladder
         self.ladder = ladder
         self.eta = eta
         self.filled = False
         self.members: list[set[int]] = [set() for _ in ladder.sizes]
-        self.values: list[dict[int, float | None]] = [{} for _ in ladder.sizes]
+        self.values: list[dict[int, Key | None]] = [{} for _ in ladder.sizes]
         self._with_value = [0] * len(ladder.sizes)
         self.dropped: list[int] = []
         self.trained: list[int] = []
-        self._sign = 1 if minimise else -1
-        self._contenders = [PromotionCandidates(places) for places in ladder.sizes[1:]]
+        self._candidates = FrontCandidates if several else PromotionCandidates
+        self._contenders = [self._candidates(places) for places in ladder.sizes[1:]]
 
     @property
     def missing(self) -> int:
@@ -239,25 +241,25 @@ class Bracket:
     def reset_dropped(self) -> None:
         """Find out again who will never be promoted."""
         self.dropped = []
-        self._contenders = [PromotionCandidates(places) for places in self.ladder.sizes[1:]]
+        self._contenders = [self._candidates(places) for places in self.ladder.sizes[1:]]
         for rung, contenders in enumerate(self._contenders):
             above = self.members[rung + 1]
             for trial, value in self.values[rung].items():
                 if value is not None:
-                    self.dropped += contenders.add(trial, self._sign * value)
+                    self.dropped += contenders.add(trial, value)
             for trial in above:
                 contenders.promote(trial)
             self.dropped = [trial for trial in self.dropped if trial not in above]
         self.trained = [trial for trial, value in self.values[-1].items() if value is not None]
         self._close_full_rungs()
 
-    def finish(self, trial: int, rung: int, value: float | None) -> None:
+    def finish(self, trial: int, rung: int, value: Key | None) -> None:
         before = self.values[rung].get(trial)
         self.values[rung][trial] = value
         self._with_value[rung] += (value is not None) - (before is not None)
         if value is not None and before is None:
             if rung < len(self._contenders):
-                self.dropped += self._contenders[rung].add(trial, self._sign * value)
+                self.dropped += self._contenders[rung].add(trial, value)
             else:
                 self.trained.append(trial)
 
@@ -297,7 +299,7 @@ class Bracket:
                 self.dropped += contenders.limit(places)
             self._close_full_rungs()
 
-    def promotions(self, *, minimise: bool) -> list[Promote]:
+    def promotions(self) -> list[Promote]:
         """The promotions out of complete rungs that are not made yet, best first."""
         found: list[Promote] = []
         for rung in range(len(self.members) - 1):
@@ -308,7 +310,7 @@ class Bracket:
             if not places:
                 continue
             left = {trial: value for trial, value in self.values[rung].items() if trial not in above}
-            for trial in top_k(left, places, minimise=minimise):
+            for trial in best_first(left, places):
                 found.append(Promote(trial, rung + 1, self.ladder.resources[rung + 1]))
         return found
 

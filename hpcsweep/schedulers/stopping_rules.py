@@ -19,6 +19,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.objectives import Key, Objectives, dominates
 from hpcsweep.core.protocols import Decision, Scheduler, SchedulerPlan, Stop
 
 
@@ -28,8 +29,8 @@ class StoppingRule(Protocol):
     It hears of trials by these calls alone; a clone begins with its own reports.
     """
 
-    def report(self, trial: int, step: int, value: float) -> str | None:
-        """Take in a report; why the trial should stop, None if it may go on."""
+    def report(self, trial: int, step: int, *values: float) -> str | None:
+        """Take in a report of each objective; why the trial should stop, None if it may go on."""
         ...
 
     def complete(self, trial: int) -> None:
@@ -84,8 +85,8 @@ class WithStoppingRules:
                 self._running.add(event.trial)
                 self._resources[event.trial] = event.resource
             case RunReported() if event.trial in self._running:
-                for step, value in event.reports:
-                    self._report(event.trial, step, value)
+                for index, (step, value) in enumerate(event.reports):
+                    self._report(event.trial, step, event.values[index] if event.values else (value,))
             case TrialStopped():
                 self._end(event.trial)
             case RunFinished():
@@ -113,9 +114,9 @@ class WithStoppingRules:
         self._running.discard(trial)
         self._stops.pop(trial, None)
 
-    def _report(self, trial: int, step: int, value: float) -> None:
+    def _report(self, trial: int, step: int, values: tuple[float, ...]) -> None:
         for rule in self._rules:
-            reason = rule.report(trial, step, value)
+            reason = rule.report(trial, step, *values)
             if reason is not None and step < self._resources[trial]:
                 self._stops.setdefault(trial, Stop(trial, reason))
 
@@ -124,14 +125,15 @@ class _Curve(msgspec.Struct):
     """What a trial has reported, summed up: its runs that completed, and the one that goes on.
 
     Attributes:
-        best: The best value so far, to be minimised.
-        averages: Steps of the run that goes on, and the mean of all values up to each.
+        totals: The sums of each objective.
+        best: The best value of each so far.
+        averages: Steps of the run that goes on, and the key of the means of all values up to each.
     """
 
-    total: float = 0.0
+    totals: list[float]
+    best: list[float]
     count: int = 0
-    best: float = float("inf")
-    averages: list[tuple[int, float]] = []
+    averages: list[tuple[int, Key]] = []
 
 
 class Median:
@@ -142,53 +144,90 @@ class Median:
     that reported at that very step are counted, so that a report costs one look into a sorted
     array; a completed run costs one insertion for each of its reports.
 
+    With several objectives it stops if the running averages of at least half of those trials dominate its
+    best values so far, those of each objective by itself.
+
     Args:
         min_trials: With fewer completed trials at a step, nothing stops there.
         min_step: Nothing stops before this step.
         interval: Only steps that are multiples of it are judged, and kept.
-        minimise: Whether small values are good.
+        minimise: Whether small values are good; `objectives`: what counts, where there are several.
 
     Raises:
         ValueError: An option makes no sense; the message begins with its name.
     """
 
     def __init__(
-        self, *, min_trials: int = 5, min_step: int = 1, interval: int = 1, minimise: bool = True
+        self,
+        *,
+        min_trials: int = 5,
+        min_step: int = 1,
+        interval: int = 1,
+        minimise: bool = True,
+        objectives: Objectives | None = None,
     ) -> None:
         _check_at_least(1, min_trials=min_trials, min_step=min_step, interval=interval)
         self._min_trials = min_trials
         self._min_step = min_step
         self._interval = interval
-        self._sign = 1 if minimise else -1
+        self._objectives = objectives or Objectives.single(minimise=minimise)
         self._curves: dict[int, _Curve] = {}
         #: Step -> running averages of completed trials, ascending.
         self._averages: dict[int, array[float]] = {}
+        #: The same of several objectives, in any order.
+        self._fronts: dict[int, list[Key]] = {}
 
-    def report(self, trial: int, step: int, value: float) -> str | None:
-        curve = self._curves.setdefault(trial, _Curve())
-        curve.total += self._sign * value
+    def report(self, trial: int, step: int, *values: float) -> str | None:
+        curve = self._curves.get(trial)
+        if curve is None:
+            curve = self._curves[trial] = _Curve([0.0] * len(values), list(values))
         curve.count += 1
-        curve.best = min(curve.best, self._sign * value)
+        for index, (objective, value) in enumerate(zip(self._objectives, values, strict=True)):
+            curve.totals[index] += value
+            curve.best[index] = objective.better(curve.best[index], value)
         if step < self._min_step or step % self._interval:
             return None
-        curve.averages.append((step, curve.total / curve.count))
+        curve.averages.append((step, self._key([total / curve.count for total in curve.totals])))
+        best = self._key(curve.best)
+        if isinstance(best, tuple):
+            return self._dominated(step, best)
         others = self._averages.get(step, ())
         count = len(others)
         if count < self._min_trials:
             return None
         median = (others[(count - 1) // 2] + others[count // 2]) / 2
-        if curve.best <= median:
+        if best <= median:
             return None
+        sign = self._objectives[0].sign
         return (
-            f"median: at step {step} its best value {self._sign * curve.best:.6g} is worse than "
-            f"{self._sign * median:.6g}, the median of the averages of {count} completed trials"
+            f"median: at step {step} its best value {sign * best:.6g} is worse than "
+            f"{sign * median:.6g}, the median of the averages of {count} completed trials"
+        )
+
+    def _key(self, values: Sequence[float]) -> Key:
+        key = self._objectives.key(values[0], values)
+        assert key is not None
+        return key
+
+    def _dominated(self, step: int, best: Key) -> str | None:
+        others = self._fronts.get(step, ())
+        better = sum(dominates(other, best) for other in others)
+        if len(others) < self._min_trials or 2 * better < len(others):
+            return None
+        values = ", ".join(f"{value:.6g}" for value in self._objectives.point(best))
+        return (
+            f"median: at step {step} its best values {values} are dominated by the averages of {better} of "
+            f"{len(others)} completed trials"
         )
 
     def complete(self, trial: int) -> None:
         curve = self._curves.get(trial)
         if curve is not None:
             for step, average in curve.averages:
-                insort(self._averages.setdefault(step, array("d")), average)
+                if isinstance(average, tuple):
+                    self._fronts.setdefault(step, []).append(average)
+                else:
+                    insort(self._averages.setdefault(step, array("d")), average)
             curve.averages = []
 
     def drop(self, trial: int) -> None:
@@ -198,42 +237,51 @@ class Median:
 class Plateau:
     """Stops a trial that has not improved by more than `min_delta` over `patience` reports.
 
-    It must beat the value of its last improvement by more than `min_delta`.
+    It must beat the value of its last improvement by more than `min_delta`; with several objectives, in any.
 
     Args:
         patience: Reports in a row without an improvement.
-        min_delta: Improvements up to this do not count; in units of the objective.
+        min_delta: Improvements up to this do not count; in units of the objective. 0 with several.
         min_step: Nothing stops before this step.
-        minimise: Whether small values are good.
+        minimise: Whether small values are good; `objectives`: what counts, where there are several.
 
     Raises:
         ValueError: An option makes no sense; the message begins with its name.
     """
 
     def __init__(
-        self, *, patience: int = 10, min_delta: float = 0.0, min_step: int = 1, minimise: bool = True
+        self,
+        *,
+        patience: int = 10,
+        min_delta: float = 0.0,
+        min_step: int = 1,
+        minimise: bool = True,
+        objectives: Objectives | None = None,
     ) -> None:
         _check_at_least(1, patience=patience, min_step=min_step)
         _check_at_least(0, min_delta=min_delta)
         self._patience = patience
         self._min_delta = min_delta
         self._min_step = min_step
-        self._sign = 1 if minimise else -1
-        #: Value and step of each trial's last improvement, and the reports since then.
-        self._last: dict[int, tuple[float, int, int]] = {}
+        self._objectives = objectives or Objectives.single(minimise=minimise)
+        #: Values and step of each trial's last improvement, and the reports since then.
+        self._last: dict[int, tuple[tuple[float, ...], int, int]] = {}
 
-    def report(self, trial: int, step: int, value: float) -> str | None:
-        best, at, reports = self._last.get(trial, (float("inf"), step, 0))
-        if self._sign * value < best - self._min_delta:
-            best, at, reports = self._sign * value, step, 0
+    def report(self, trial: int, step: int, *values: float) -> str | None:
+        signs = [objective.sign for objective in self._objectives]
+        new = tuple(sign * value for sign, value in zip(signs, values, strict=True))
+        best, at, reports = self._last.get(trial, ((float("inf"),) * len(new), step, 0))
+        if any(value < before - self._min_delta for value, before in zip(new, best, strict=True)):
+            best, at, reports = tuple(map(min, new, best)) if len(new) > 1 else new, step, 0
         else:
             reports += 1
         self._last[trial] = (best, at, reports)
         if reports < self._patience or step < self._min_step:
             return None
+        numbers = ", ".join(f"{sign * value:.6g}" for sign, value in zip(signs, best, strict=True))
         return (
             f"plateau: at step {step} it has not improved by more than {self._min_delta:g} on the "
-            f"{self._sign * best:.6g} of step {at}, for {reports} reports"
+            f"{numbers} of step {at}, for {reports} reports"
         )
 
     def complete(self, trial: int) -> None:
@@ -243,7 +291,7 @@ class Plateau:
         self._last.pop(trial, None)
 
 
-#: Name in the spec -> rule; `minimise` is no option there.
+#: Name in the spec -> rule; `minimise` and `objectives` are no options there.
 STOP_RULES: Final[Mapping[str, type[Median | Plateau]]] = {"median": Median, "plateau": Plateau}
 
 

@@ -23,6 +23,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.protocols import (
     AtLeastTwo,
     BracketPlan,
@@ -69,6 +70,7 @@ class SynchronousHalving:
     Args:
         brackets: Those of one iteration, in the order in which they start.
         iterations: How often to go through them; None until trials or budget end.
+        objectives: What trials are compared by.
         piece: Trials of a rung that start together at most.
         from_rung: For `min_resource: auto`, the bracket that begins at each rung, the lowest first.
     """
@@ -84,7 +86,7 @@ class SynchronousHalving:
         *,
         eta: int,
         iterations: int | None,
-        minimise: bool,
+        objectives: Objectives,
         piece: int = PIECE,
         from_rung: Sequence[BracketPlan] = (),
     ) -> None:
@@ -93,7 +95,7 @@ class SynchronousHalving:
         self._plans = tuple(brackets)
         self._iterations = iterations
         self._eta = eta
-        self._minimise = minimise
+        self._objectives = objectives
         self._piece = piece
         self._brackets: list[Bracket] = []
         self._open: dict[int, Bracket] = {}
@@ -144,7 +146,7 @@ class SynchronousHalving:
                 bracket = self._of_trial[event.trial]
                 # A trial that was stopped has a value, but goes no further.
                 value = None if event.outcome is Outcome.STOPPED else event.value
-                bracket.finish(event.trial, event.rung, value)
+                bracket.finish(event.trial, event.rung, self._objectives.key(value, event.values))
                 self._collect_dropped(bracket)
                 self._close_if_done(bracket)
             case RunRetried():
@@ -178,7 +180,7 @@ class SynchronousHalving:
         if slots <= 0:
             return decisions
         for bracket in self._open.values():
-            decisions += bracket.promotions(minimise=self._minimise)
+            decisions += bracket.promotions()
         if self._exhausted == "budget":
             return decisions
         if not self._exhausted:
@@ -253,7 +255,7 @@ class SynchronousHalving:
                 ladder = self._from_rung[event.resource]
                 self._watch.raise_to(event.resource)
             self._planned += 1
-        bracket = Bracket(len(self._brackets), ladder, eta=self._eta, minimise=self._minimise)
+        bracket = Bracket(len(self._brackets), ladder, eta=self._eta, several=self._objectives.several)
         self._brackets.append(bracket)
         self._open[bracket.index] = bracket
 
@@ -298,7 +300,7 @@ class Halving(SynchronousHalving):
         eta: One in eta goes on.
         prefact: Multiplies the number of trials in each rung.
         rounds: How often to start from the first rung; null until the budget ends.
-        minimise: Whether small values are good.
+        minimise: Whether small values are good; `objectives`: what counts, where there are several.
         piece: Trials of a rung that start together at most.
 
     Raises:
@@ -321,6 +323,7 @@ class Halving(SynchronousHalving):
         prefact: Annotated[float, Gt(0)] = 1.0,
         rounds: UpTo10000 | None = 1,
         minimise: bool = True,
+        objectives: Objectives | None = None,
         piece: int = PIECE,
     ) -> None:
         check_repeats(min_resource, rounds=rounds)
@@ -334,8 +337,9 @@ class Halving(SynchronousHalving):
             for first in bracket.resources
             if min_resource == "auto"
         ]
+        known = objectives or Objectives.single(minimise=minimise)
         super().__init__(
-            [bracket], eta=eta, iterations=rounds, minimise=minimise, piece=piece, from_rung=from_rung
+            [bracket], eta=eta, iterations=rounds, objectives=known, piece=piece, from_rung=from_rung
         )
 
     def _extend(self, options: Mapping[str, Any]) -> None:
@@ -367,7 +371,7 @@ class Hyperband(SynchronousHalving):
         max_resource: The resource of the highest rung, in epochs or steps.
         eta: One in eta goes on.
         iterations: How often to go through all brackets; null until the budget ends.
-        minimise: Whether small values are good.
+        minimise: Whether small values are good; `objectives`: what counts, where there are several.
         piece: Trials of a rung that start together at most.
 
     Raises:
@@ -384,6 +388,7 @@ class Hyperband(SynchronousHalving):
         eta: AtLeastTwo = 3,
         iterations: UpTo10000 | None = 1,
         minimise: bool = True,
+        objectives: Objectives | None = None,
         piece: int = PIECE,
     ) -> None:
         check_repeats(min_resource, iterations=iterations)
@@ -392,8 +397,9 @@ class Hyperband(SynchronousHalving):
         _check_first_rung(min_resource=lowest, max_resource=max_resource, eta=eta)
         brackets = hyperband_brackets(min_resource=lowest, max_resource=max_resource, eta=eta)
         from_rung = brackets if min_resource == "auto" else ()
+        known = objectives or Objectives.single(minimise=minimise)
         super().__init__(
-            brackets, eta=eta, iterations=iterations, minimise=minimise, piece=piece, from_rung=from_rung
+            brackets, eta=eta, iterations=iterations, objectives=known, piece=piece, from_rung=from_rung
         )
 
     def _extend(self, options: Mapping[str, Any]) -> None:

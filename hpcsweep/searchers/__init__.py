@@ -2,8 +2,9 @@
 
 A searcher is a class that fulfils `core.protocols.Searcher`. The keyword parameters of its
 constructor are its options in the spec, but for those that it is given if it has them: `seed`, the
-sweep's seed; `trials`, how many configurations the sweep will start (None if unknown); and
-`resolved`, what `auto` stood for when the sweep began (None for a new one).
+sweep's seed; `trials`, how many configurations the sweep will start (None if unknown);
+`resolved`, what `auto` stood for when the sweep began (None for a new one); and `objectives`, which one
+that learns must have to be used with several of them.
 
 Nothing is imported before a searcher is asked for by name.
 """
@@ -18,6 +19,7 @@ from hpcsweep.plugins import find_class
 
 if TYPE_CHECKING:
     from hpcsweep.core.events import SweepStarted
+    from hpcsweep.core.objectives import Objectives
     from hpcsweep.core.protocols import Searcher
 
 #: Name -> `module:Class`.
@@ -39,7 +41,7 @@ VERSIONS: Final[Mapping[str, int]] = {"gp": 2}
 HANDS_OVER: Final[Mapping[str, str]] = {"gp": "tpe"}
 ENTRY_POINTS: Final = "hpcsweep.searchers"
 #: Constructor parameters that are no options of the spec.
-SUPPLIED: Final = ("seed", "trials", "resolved")
+SUPPLIED: Final = ("seed", "trials", "resolved", "objectives")
 
 
 def searcher_class(name: str) -> type[Searcher]:
@@ -103,6 +105,7 @@ def make_searcher(
     options: Mapping[str, Any],
     trials: int | None = None,
     resolved: str | None = None,
+    objectives: Objectives | None = None,
 ) -> Searcher:
     """The searcher with its options, and with what it has use for.
 
@@ -114,5 +117,5 @@ def make_searcher(
 
     cls = searcher_class(name)
     wanted = signature(cls).parameters
-    supplied = {"seed": seed, "trials": trials, "resolved": resolved}
+    supplied = {"seed": seed, "trials": trials, "resolved": resolved, "objectives": objectives}
     return cls(**{key: value for key, value in supplied.items() if key in wanted}, **options)

@@ -8,6 +8,7 @@ from numpy.random import Generator
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
+from hpcsweep.core.objectives import DEFAULT, Objectives
 from hpcsweep.core.space import Space
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Auto:
     | where | chosen |
     | --- | --- |
     | the budget covers a finite space | `random`, which goes through all of it |
+    | several objectives, or bounds | `tpe` |
     | at most 20 dimensions | `gp`; `tpe` from 300 configurations on |
     | else | `tpe` |
 
@@ -35,11 +37,20 @@ class Auto:
         seed: Of the sweep.
         trials: How many configurations the sweep will start, None if unknown.
         resolved: What was chosen when the sweep began, None for a new one.
+        objectives: What is optimised.
     """
 
     uses_priors = True
 
-    def __init__(self, *, seed: int = 0, trials: int | None = None, resolved: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        trials: int | None = None,
+        resolved: str | None = None,
+        objectives: Objectives | None = None,
+    ) -> None:
+        self._objectives = objectives or DEFAULT
         self._seed = seed
         self._trials = trials
         self._given = resolved
@@ -63,6 +74,8 @@ class Auto:
             return self._given, "as when the sweep began"
         if space.size is not None and self._trials is not None and space.size <= self._trials:
             return "random", f"{self._trials} trials go through all {space.size} configurations"
+        if self._objectives.several:
+            return "tpe", "several objectives" if len(self._objectives) > 1 else "the objective has bounds"
         if dimensions > MOST_DIMENSIONS:
             return "tpe", f"{dimensions} dimensions are too many for a Gaussian process"
         return "gp", f"few dimensions ({dimensions}); switches to tpe at {MOST_CONFIGS} configurations"

@@ -12,9 +12,11 @@ from numpy.random import Generator
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats, History, Ints
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.priors import draw_probability
 from hpcsweep.core.text import format_value
 from hpcsweep.searchers.random import RandomFallback, config_key
+from hpcsweep.searchers.ranks import ranks
 from hpcsweep.searchers.tpe_density import Columns, ParzenEstimator, Points, normal_cdf
 
 #: Good observations at most.
@@ -40,6 +42,8 @@ class TPE(RandomFallback):
     - The good ones count by rank, with the weights of the CMA-ES (Hansen 2016, eq. 49); bad ones count
       the less the older they are, but for the newest 25.
     - Failures are the worst of all, never good, whatever they had reached at lower resources.
+    - With several objectives the good ones are the first by non-dominated sorting, feasible ones before
+      others (Ozaki et al. 2020, MOTPE).
     - Pending configurations and those just proposed in the same call are bad, so that a batch spreads.
     - Inactive parameters carry no evidence.
     - Where trials are trained to several resources, observations at the largest one that d + 1
@@ -58,6 +62,7 @@ class TPE(RandomFallback):
         good: Share of the observations that are good; at most 25 are.
         candidates: Drawn for each proposal; fewer where thousands are asked for at once.
         random: Share of random proposals where trials are trained to several resources.
+        objectives: What is optimised; the history knows.
 
     Raises:
         ValueError: An option is wrong; the message begins with its name.
@@ -67,7 +72,13 @@ class TPE(RandomFallback):
     uses_priors = True
 
     def __init__(
-        self, *, startup: int = 10, good: float = 0.15, candidates: int = 24, random: float = 1 / 3
+        self,
+        *,
+        startup: int = 10,
+        good: float = 0.15,
+        candidates: int = 24,
+        random: float = 1 / 3,
+        objectives: Objectives | None = None,
     ) -> None:
         super().__init__()
         if startup < 1:
@@ -114,7 +125,7 @@ class TPE(RandomFallback):
 
     def _densities(self, columns: Columns, history: History) -> tuple[ParzenEstimator, ParzenEstimator, bool]:
         """The good density, the bad one, and whether they are of the largest resource."""
-        values, trials, units = history.values, history.trials, history.X
+        values, trials, units = ranks(history), history.trials, history.X
         resources, resource = np.unique(history.resources, return_inverse=True)
         # Of a configuration that was observed twice at a resource the last observation counts.
         pairs = trials * len(resources) + resource

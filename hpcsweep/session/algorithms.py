@@ -31,6 +31,7 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
         spec.scheduler.name,
         options=spec.scheduler.options,
         minimise=minimise,
+        objectives=spec.objectives,
         trials=spec.budget.trials,
         ahead=not adaptive,
         space=spec.space.original,
@@ -39,7 +40,7 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
         piece=max(1, min(PIECE, 10 * PIECE // spec.repeats)),
     )
     if spec.stop:
-        rules = [STOP_RULES[rule.name](**rule.options, minimise=minimise) for rule in spec.stop]
+        rules = [STOP_RULES[rule.name](**rule.options, objectives=spec.objectives) for rule in spec.stop]
         scheduler = WithStoppingRules(scheduler, rules=rules)
     return scheduler
 
@@ -53,6 +54,7 @@ def make_searcher(spec: SweepSpec, *, resolved: str = "") -> Searcher:
         options=searcher.options,
         trials=spec.starts,
         resolved=resolved or None,
+        objectives=spec.objectives,
     )
 
 

@@ -243,10 +243,10 @@ def load_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
         raise SpecError(f"{key}: {error}") from error
     if state.started is None:
         raise SpecError(f"{key}: expected a results folder that `launch` made, got {folder}")
-    metric = state.started.identity["objective"]["metric"]
-    if metric != spec.objective.metric:
-        raise SpecError(f"{key}: {folder} measured {metric!r}, this sweep measures {spec.objective.metric!r}")
-    results = []
+    if state.objectives.metrics != spec.objectives.metrics:
+        measured, ours = (", ".join(map(repr, each.metrics)) for each in (state.objectives, spec.objectives))
+        raise SpecError(f"{key}: {folder} measured {measured}, this sweep measures {ours}")
+    results, several = [], []
     skipped: Counter[str] = Counter()
     for trial in state.trials[:: state.repeats]:
         observations = tuple(_observations(state, trial.trial))
@@ -258,7 +258,9 @@ def load_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
             skipped[problems[0].partition(", got ")[0]] += 1
         else:
             results.append((config, observations))
-    return WarmStartLoaded(str(folder), tuple(results), dict(skipped))
+            several.append(tuple(_values(state, trial.trial)))
+    values = tuple(several) if spec.objectives.several else ()
+    return WarmStartLoaded(str(folder), tuple(results), dict(skipped), values)
 
 
 def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | None]]:
@@ -268,6 +270,14 @@ def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | 
             yield (run.step if run.status is RunStatus.STOPPED else run.resource), value
         elif run.status is RunStatus.FAILED:
             yield run.resource, None
+
+
+def _values(state: SweepState, trial: int) -> Iterator[tuple[float, ...]]:
+    """Of all objectives at each of those observations."""
+    for run in state.trials[trial].runs:
+        value = state.value_of(trial, run.rung)
+        if value is not None or run.status is RunStatus.FAILED:
+            yield () if value is None else state.values_of(trial, run.rung) or (value,)
 
 
 def describe_warm_start(loaded: Sequence[WarmStartLoaded]) -> list[str]:

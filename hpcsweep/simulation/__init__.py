@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hpcsweep.cluster.simulated.task import Curve
 from hpcsweep.simulation.comparison import Comparison, Variant, compare, compare_results, make_variants
-from hpcsweep.simulation.curves import RecordedCurves, curve_of, load_curve, synthetic_curve
+from hpcsweep.simulation.curves import RecordedCurves, curve_of, load_curve, synthetic_curve, synthetic_curves
 from hpcsweep.simulation.simulate import SimulationResult, simulate
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "make_variants",
     "simulate",
     "synthetic_curve",
+    "synthetic_curves",
 ]

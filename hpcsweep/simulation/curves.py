@@ -19,6 +19,7 @@ from hpcsweep.cluster.simulated.task import Curve
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats
 from hpcsweep.core.models import Trial
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
@@ -54,8 +55,10 @@ def load_curve(target: str) -> Curve:
     return curve_of(function, name=target)
 
 
-def curve_of(function: Callable[..., float], *, name: str = "objective") -> Curve:
+def curve_of(function: Callable[..., Any], *, name: str = "objective") -> Curve:
     """`function(config, step)`, the value after `step` units, as a curve.
+
+    With several objectives it returns one number for each, or a dict of them by metric.
 
     A parameter named `seed` receives the trial's seed. A run fails if the function raises or returns NaN.
 
@@ -72,27 +75,38 @@ def curve_of(function: Callable[..., float], *, name: str = "objective") -> Curv
     except TypeError as error:
         raise SpecError(f"objective: {name}: must be callable with a config and a step ({error})") from error
 
-    def curve(config: Config, step: int, seed: int) -> float:
-        return float(function(config, step, seed=seed) if seeded else function(config, step))
+    def curve(config: Config, step: int, seed: int) -> Any:
+        return function(config, step, seed=seed) if seeded else function(config, step)
 
     return curve
 
 
-def synthetic_curve(space: Space, *, minimise: bool) -> Curve:
+def synthetic_curve(
+    space: Space, *, minimise: bool, best: float = _BEST
+) -> Callable[[Config, int, int], float]:
     """A curve for simulations that ask only for times; its values mean nothing.
 
     `a + (1 - a) / sqrt(step)`, where `a` is the mean squared distance of the active parameters to
-    0.3 in the unit cube; one minus that if values are maximised.
+    `best` in the unit cube; one minus that if values are maximised.
     """
 
     def curve(config: Config, step: int, seed: int) -> float:
         unit = space.to_unit([config])[0]
         active = unit[~np.isnan(unit)]
-        limit = float(np.mean((active - _BEST) ** 2)) if len(active) else 0.0
+        limit = float(np.mean((active - best) ** 2)) if len(active) else 0.0
         value = limit + (1 - limit) / math.sqrt(step)
         return value if minimise else 1 - value
 
     return curve
+
+
+def synthetic_curves(space: Space, objectives: Objectives) -> Curve:
+    """The same for all objectives: that of each further one has its optimum on the other side of the cube."""
+    curves = [
+        synthetic_curve(space, minimise=objective.mode != "max", best=_BEST if index % 2 == 0 else 1 - _BEST)
+        for index, objective in enumerate(objectives)
+    ]
+    return curves[0] if not objectives.several else lambda *given: [curve(*given) for curve in curves]
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -114,15 +128,15 @@ def _import_module(name: str) -> ModuleType:
 
 
 class _TrialCurve(NamedTuple):
-    """The values that a trial reported at `steps`, NaN where it failed.
+    """What a trial reported of each objective.
 
     Attributes:
+        points: Of each objective the steps, ascending, and the values there, NaN where it failed.
         unit_s: Seconds per unit of resource, None if unknown.
     """
 
     config: Config
-    steps: list[int]
-    values: list[float]
+    points: list[tuple[list[int], list[float]]]
     unit_s: float | None
 
 
@@ -145,13 +159,14 @@ class RecordedCurves:
     def __init__(self, folder: Path, space: Space) -> None:
         earlier = ResultsFolder(folder)
         started = earlier.state.started
-        metric = started.identity["objective"]["metric"] if started else ""
-        curves = _reported_values(metrics_table(earlier.layout, earlier.events), metric)
+        metrics = earlier.state.objectives.metrics if started else ()
+        table = metrics_table(earlier.layout, earlier.events)
+        curves = [_reported_values(table, metric) for metric in metrics]
         recordings = [
             recording
             for trial in earlier.state.trials
             if not space.check(trial.config)
-            and (recording := _trial_curve(trial, curves.get(trial.trial, {}))) is not None
+            and (recording := _trial_curve(trial, [of.get(trial.trial, {}) for of in curves])) is not None
         ]
         if not recordings:
             raise SpecError(f"curves: {folder}: must hold a trial of this space with a value, got none")
@@ -159,14 +174,15 @@ class RecordedCurves:
         self._space = space
         self._recordings = recordings
         self._units = space.to_unit([recording.config for recording in recordings])
-        self._last = np.array([recording.steps[-1] for recording in recordings])
+        self._last = np.array([recording.points[0][0][-1] for recording in recordings])
         self._timed = np.array([recording.unit_s is not None for recording in recordings])
 
-    def __call__(self, config: Config, step: int, seed: int) -> float:
-        """The value after `step` units."""
+    def __call__(self, config: Config, step: int, seed: int) -> Any:
+        """The value after `step` units; of several objectives all."""
         trained_to_step = self._last >= min(step, int(self._last.max()))
         recording = self._recordings[self._nearest(config, trained_to_step)]
-        return float(np.interp(step, recording.steps, recording.values))
+        values = [float(np.interp(step, steps, values)) for steps, values in recording.points]
+        return values if len(values) > 1 else values[0]
 
     def unit_seconds(self, config: Config) -> float | None:
         """Seconds per unit of resource, None if the folder has no times."""
@@ -198,19 +214,20 @@ def _reported_values(table: pa.Table, metric: str) -> dict[int, dict[int, float]
     return curves
 
 
-def _trial_curve(trial: Trial, points: dict[int, float]) -> _TrialCurve | None:
-    """The trial's curve: its reports, overridden by the values of its runs; None without any."""
+def _trial_curve(trial: Trial, points: list[dict[int, float]]) -> _TrialCurve | None:
+    """The trial's curves: reports of each objective, overridden by the values of its runs; None if empty."""
     seconds, units = 0.0, 0
     for run in trial.runs:
-        if run.value is not None:
-            points[run.step or run.resource] = run.value
-        elif run.outcome is not None and FACTS[run.outcome].fault is Fault.CONFIGURATION:
-            points[run.resource] = math.nan
+        for index, of in enumerate(points):
+            if run.value is not None:
+                of[run.step or run.resource] = run.values[index] if run.values else run.value
+            elif run.outcome is not None and FACTS[run.outcome].fault is Fault.CONFIGURATION:
+                of[run.resource] = math.nan
         if run.value is not None and run.start is not None and run.step > run.start:
             seconds += run.seconds
             units += run.step - run.start
-    if not points:
+    if not points or not all(points):
         return None
-    steps = sorted(points)
     unit_s = seconds / units if units and seconds else None
-    return _TrialCurve(trial.config, steps, [points[step] for step in steps], unit_s)
+    curves = [(sorted(of), [of[step] for step in sorted(of)]) for of in points]
+    return _TrialCurve(trial.config, curves, unit_s)

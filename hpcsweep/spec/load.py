@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, get_args
 
 from hpcsweep.cluster.backend import cluster_names, is_cluster
 from hpcsweep.core.domains import MAX_LISTED
+from hpcsweep.core.objectives import DEFAULT, Objectives
 from hpcsweep.core.protocols import LARGEST, Scheduler
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
@@ -28,7 +29,6 @@ from hpcsweep.spec.models import (
     Budget,
     Cluster,
     NamedOptions,
-    Objective,
     Retries,
     SearcherChoice,
     Store,
@@ -39,6 +39,7 @@ from hpcsweep.spec.models import (
     read_options,
     split_name,
 )
+from hpcsweep.spec.objectives import check_algorithms, read_objectives
 from hpcsweep.spec.parameters import read_space
 from hpcsweep.spec.plain_keys import read_enqueue, read_repeats, read_stop, read_warm_start
 from hpcsweep.spec.resources import RunNeeds, check_resources, read_resources, rungs_of, sample_needs
@@ -171,7 +172,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
             problems.add(key, f"missing; expected {_EXPECTED[key]}")
     name = _read_name(data.get("name"), stem, problems)
     train = _section(Train, {**data, "train": read_metrics(data.get("train"), problems)}, "train", problems)
-    objective = _section(Objective, data, "objective", problems)
+    objectives = read_objectives(data.get("objective"), problems)
     space = None
     if data.get("space") is not None:
         space = read_space(data["space"], data.get("constraints"), problems)
@@ -196,7 +197,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
         checks.check_train(train, problems)
         check_metrics(
             train,
-            None if stored else objective,
+            () if stored else objectives,
             problems,
             parameters=() if space is None else space.names,
             apart=stored or cluster is None or not needs or runs_apart(cluster, needs),
@@ -204,10 +205,12 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
         if train.command is not None and space is not None:
             for path, problem in command_problems(train, space):
                 problems.add(path, problem)
+    optimised = Objectives.read([each.plain() for each in objectives]) if objectives else DEFAULT
+    check_algorithms(optimised, searcher=searcher, scheduler=scheduler, stop=stop, problems=problems)
     ends = True  # unless the searcher is valid, so that one mistake is reported once
     enqueue = read_enqueue(data.get("enqueue"), space, problems)
     if space is not None and checks.check_constraints(space, problems) and searcher is not None:
-        ends = _searcher_ends(searcher, space, problems)
+        ends = _searcher_ends(searcher, space, optimised, problems)
     if scheduler is not None and train is not None and not stored:
         checks.check_clones(train, scheduler, problems)
     if scheduler is not None:
@@ -228,7 +231,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
             checks.check_launcher(train, resources.nodes, needs, cluster, problems)
     if (
         train is None
-        or objective is None
+        or not objectives
         or space is None
         or searcher is None
         or scheduler is None
@@ -242,7 +245,8 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
     return SweepSpec(
         name=name,
         train=train,
-        objective=objective,
+        objective=objectives[0],
+        more_objectives=objectives[1:],
         space=space,
         searcher=searcher,
         scheduler=scheduler,
@@ -334,10 +338,14 @@ def _too_large(options: Mapping[str, Any], problems: Problems) -> bool:
     return problems.count > before
 
 
-def _searcher_ends(searcher: SearcherChoice, space: Space, problems: Problems) -> bool:
+def _searcher_ends(
+    searcher: SearcherChoice, space: Space, objectives: Objectives, problems: Problems
+) -> bool:
     """Whether it runs out of proposals; adds the problems that it has with this space."""
     try:
-        instance = make_searcher(searcher.name, seed=searcher.seed, options=searcher.options)
+        instance = make_searcher(
+            searcher.name, seed=searcher.seed, options=searcher.options, objectives=objectives
+        )
     except ValueError as error:
         wrong = [f"searcher.{error}"]
     else:

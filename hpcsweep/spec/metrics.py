@@ -38,13 +38,13 @@ def read_metrics(raw: Any, problems: Problems) -> Any:
 
 def check_metrics(
     train: Train,
-    objective: Objective | None,
+    objectives: Sequence[Objective],
     problems: Problems,
     *,
     parameters: tuple[str, ...] = (),
     apart: bool = True,
 ) -> None:
-    """Check that patterns and files are well-formed, and that the objective is among what they find.
+    """Check that patterns and files are well-formed, and that the objectives are among what they find.
 
     `apart`: trials run one after another, so that they may write the same file.
     """
@@ -58,14 +58,16 @@ def check_metrics(
             _check_file(entry, path, problems, parameters=parameters, apart=apart)
             names |= dict.fromkeys(entry.values)
             any_name = any_name or not entry.values
-    if not names or any_name or problems.count > before or objective is None or train.command is None:
+    if not names or any_name or problems.count > before or train.command is None:
         return
-    if objective.metric not in names:
-        known = ", ".join(map(repr, names))
-        near = near_name(objective.metric, names)
-        hint = f"did you mean {near!r}?" if near else "name one of these, or a group like the objective"
-        wrong = f"{objective.metric!r} is not among the metrics of train.metrics, {known}"
-        problems.add("objective.metric", f"{wrong}; {hint}")
+    for index, objective in enumerate(objectives):
+        if objective.metric not in names:
+            known = ", ".join(map(repr, names))
+            near = near_name(objective.metric, names)
+            hint = f"did you mean {near!r}?" if near else "name one of these, or a group like the objective"
+            wrong = f"{objective.metric!r} is not among the metrics of train.metrics, {known}"
+            path = f"objective[{index}].metric" if len(objectives) > 1 else "objective.metric"
+            problems.add(path, f"{wrong}; {hint}")
 
 
 def runs_apart(cluster: Cluster, needs: Sequence[RunNeeds]) -> bool:

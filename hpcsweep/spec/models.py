@@ -28,6 +28,7 @@ from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.options import (
     Environment,
+    Finite,
     Hundreds,
     Memory,
     Millions,
@@ -190,6 +191,10 @@ class Objective(Section):
     """Minimise or maximise it."""
     at: Literal["last", "best"] = "last"
     """The value of a run: the metric at its last step, or the best of the trial's steps so far."""
+    at_most: Finite | None = None
+    """A configuration with a larger value is infeasible: worse than any that keeps all bounds."""
+    at_least: Finite | None = None
+    """A configuration with a smaller value is infeasible: worse than any that keeps all bounds."""
 
 
 class Cluster(Section):
@@ -341,7 +346,7 @@ SEARCHER: Final = Kind(
 SCHEDULER: Final = Kind(
     schedulers.SCHEDULERS, schedulers.ENTRY_POINTS, schedulers.scheduler_class, schedulers.SUPPLIED
 )
-STOP_RULE: Final = Kind(STOP_RULES, "", STOP_RULES.__getitem__, ("minimise",))
+STOP_RULE: Final = Kind(STOP_RULES, "", STOP_RULES.__getitem__, ("minimise", "objectives"))
 
 
 class NamedOptions(BaseModel):

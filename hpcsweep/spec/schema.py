@@ -29,7 +29,7 @@ from hpcsweep.spec.resources import Resources
 _DESCRIPTIONS: Final = {
     "name": "Name of the sweep, its jobs and its results folder. Default: the file name.",
     "train": "The training code.",
-    "objective": "The metric to optimise.",
+    "objective": "The metric to optimise, or a list of several.",
     "space": "The search space: a mapping of parameter names to a domain, a list of values or one value.",
     "constraints": "Expressions over parameters that every configuration must satisfy.",
     "searcher": "Proposes configurations: a name, or a mapping with a name and options. Default: auto.",
@@ -57,7 +57,9 @@ def json_schema() -> dict[str, Any]:
     properties: dict[str, Any] = {
         "name": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
         "train": _object(Train),
-        "objective": _object(Objective),
+        "objective": {
+            "anyOf": [_object(Objective), {"type": "array", "minItems": 1, "items": _object(Objective)}]
+        },
         "space": {"type": "object", "minProperties": 1, "additionalProperties": _parameter()},
         "constraints": {"type": ["array", "null"], "items": {"type": "string"}},
         "searcher": _named(SEARCHER, default=SEARCHER.default, seed=_SEED),

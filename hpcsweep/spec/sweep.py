@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import Config
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.protocols import Scheduler, fewest
 from hpcsweep.core.run_resources import RunResources, largest_need, reused_task
 from hpcsweep.core.space import Space
@@ -44,6 +45,7 @@ class SweepSpec:
     name: str
     train: Train
     objective: Objective
+    """The first one."""
     space: Space
     searcher: SearcherChoice
     scheduler: NamedOptions
@@ -56,6 +58,13 @@ class SweepSpec:
     repeats: int = 1
     enqueue: tuple[Config, ...] = ()
     warm_start: tuple[str, ...] = ()
+    more_objectives: tuple[Objective, ...] = ()
+    """Those after the first one."""
+
+    @functools.cached_property
+    def objectives(self) -> Objectives:
+        """All of them."""
+        return Objectives.read([each.plain() for each in (self.objective, *self.more_objectives)])
 
     def identity(self) -> dict[str, Any]:
         """What must not change between launches, JSON-able; see `changes`."""
@@ -69,7 +78,9 @@ class SweepSpec:
     def _searched(self) -> dict[str, Any]:
         """The search: objective, space and algorithms."""
         return {
-            "objective": self.objective.plain(),
+            "objective": [each.plain() for each in (self.objective, *self.more_objectives)]
+            if self.more_objectives
+            else self.objective.plain(),
             "space": space_to_yaml(self.space),
             "constraints": [constraint.text for constraint in self.space.constraints],
             "searcher": self.searcher.plain(),
@@ -97,6 +108,7 @@ class SweepSpec:
             self.scheduler.name,
             options=self.scheduler.options,
             minimise=self.objective.mode == "min",
+            objectives=self.objectives,
             space=None,
             seed=self.searcher.seed,
         )
@@ -127,6 +139,7 @@ class SweepSpec:
             metric=self.objective.metric,
             mode=self.objective.mode,
             at=self.objective.at,
+            objectives=tuple(self.objectives) if self.objectives.several else (),
             function=self.train.function,
             command=self.train.command,
             shell=self.train.shell,

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from hpcsweep.core.events import CheckpointSizes, Config, FailureKind, Interruption, Outcome, RunId
+from hpcsweep.core.objectives import Objective, Objectives
 from hpcsweep.errors import FolderError, NewerFormatError
 from hpcsweep.store.files import make_dirs, open_regular, read_bytes, write_atomic
 from hpcsweep.store.layout import SMALL_BYTES, BatchLayout, Skipped, decode, regular_files, version_field
@@ -96,6 +97,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         metric_files: Files with metrics.
         workdir: Absolute; where training code runs.
         metric: The objective; `mode` is min or max; `at` is last or best.
+        objectives: All of them, where there are several or one has bounds; `metric` is the first.
         log_limit_mib: How much of an attempt's output is kept; None: all.
         keep_checkpoints: How many of a trial's newest complete checkpoints stay.
         notice_s: Time for training code to checkpoint and leave after SIGUSR2.
@@ -144,6 +146,12 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     metric_files: tuple[MetricFile, ...] = ()
     launcher: str = "none"
     processes: int = 0
+    objectives: tuple[Objective, ...] = ()
+
+    @property
+    def measured(self) -> Objectives:
+        """The objectives, be it one."""
+        return Objectives(self.objectives or (Objective(self.metric, self.mode, self.at),))
 
     @property
     def has_output(self) -> bool:
@@ -194,7 +202,8 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         parent: Start from this trial's checkpoint of step `parent_step` if the trial has none.
         keep: Steps whose checkpoints stay whatever `keep_checkpoints` is, because other trials need them.
-        best: The trial's best value up to the previous rung, if `objective.at` is best.
+        best: The trial's best value up to the previous rung, if `objective.at` is best; `bests`: those of
+            several objectives.
         reached: The step up to which the trial was trained before this run.
         suggestion_seed: For parameters that the configuration lacks, the same for its repeats; 0: `seed`.
     """
@@ -212,6 +221,7 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
     best: float | None = None
     reached: int = 0
     suggestion_seed: int = 0
+    bests: tuple[float | None, ...] = ()
 
 
 class ManifestTask(msgspec.Struct, frozen=True):
@@ -258,7 +268,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         outcome: How the run ended for good.
         interrupted: Why it has to continue later.
-        value: The objective; None unless completed.
+        value: The objective, the first one of several; None unless completed. `values`: of several, all.
         step: Resource reached. `start`: the step that it went on from, 0 from scratch.
         progressed: It left a newer complete checkpoint, or reported a step beyond earlier attempts.
         seconds: Wall time; `gpu_seconds` times this run's GPUs.
@@ -297,6 +307,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     host_memory: bool = False
     suggestions: Suggestions | None = None
     checkpoints: CheckpointSizes | None = None
+    values: tuple[float, ...] = ()
     version: int = version_field()
 
 

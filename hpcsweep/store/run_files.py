@@ -208,7 +208,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
         checkpoint_dir: Working folder; its content at the end becomes a checkpoint.
         stop_file: Exists once training should checkpoint and leave.
         trial_folder: Of the results folder; contains `metrics_file`.
-        metric: The objective.
+        metric: The objective. `metrics`: of several objectives, all.
         call: How the function is called: as `train.call`.
         max_resource: The resource of the last rung, 0 where unknown.
         config_file: Its parameters merged with `train.config`; None without one.
@@ -242,6 +242,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     suggestion_seed: int = 0
     ranks: int = 1
     agreed_file: str = ""
+    metrics: tuple[str, ...] = ()
     version: int = version_field()
 
     @property

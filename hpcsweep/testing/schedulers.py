@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 import pytest
 from numpy.random import default_rng
 
@@ -38,6 +39,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
+from hpcsweep.core.objectives import DEFAULT, Objectives, dominates
 from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Start, Stop
 from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
 from hpcsweep.core.state import SweepState
@@ -65,9 +67,11 @@ class SchedulerConformance:
 
     Attributes:
         sweeps: How many sweeps are played; the tests that replay them play fewer.
+        objectives: Those of the scheduler.
     """
 
     sweeps = 50
+    objectives = DEFAULT
 
     def make_scheduler(self) -> Scheduler:
         """A fresh scheduler, always with the same small options."""
@@ -93,10 +97,20 @@ class SchedulerConformance:
                 play(sweep, chances)
                 assert sweep.decide(1000) == []
                 assert len(sweep.outcomes) == sum(len(rungs) for rungs in sweep.resources)
-                state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, {}), *sweep.events])
+                identity = {"objective": [msgspec.to_builtins(each) for each in self.objectives]}
+                state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, identity), *sweep.events])
                 newest = [trial.last_completed for trial in state.trials]
-                values = [run.value for run in newest if run is not None and run.value is not None]
-                assert (state.best.value if state.best else None) == min(values, default=None)
+                keys = {
+                    run.trial: self.objectives.key(run.value, run.values)
+                    for run in newest
+                    if run is not None and run.value is not None
+                }
+                best = {
+                    trial for trial in keys if not any(dominates(key, keys[trial]) for key in keys.values())
+                }
+                front = {each.trial for each in state.front}
+                assert front <= best
+                assert len(front) == (len(best) if self.objectives.several else min(1, len(best)))
                 assert_replayable(sweep, slots=chances.random.randint(1, 40))
 
     def test_one_that_is_done_stays_done_until_the_sweep_is_resumed(self) -> None:
@@ -135,7 +149,7 @@ class SchedulerConformance:
         return map(Chances, range(round(self.sweeps * share)))
 
     def _played(self, chances: Chances, *, retries: float = 0.0) -> ScheduledSweep:
-        sweep = ScheduledSweep(self.make_scheduler)
+        sweep = ScheduledSweep(self.make_scheduler, self.objectives)
         play(sweep, chances, retries=retries)
         return sweep
 
@@ -170,8 +184,9 @@ class Chances:
 class ScheduledSweep:
     """A sweep under a scheduler, with every invariant checked at every turn."""
 
-    def __init__(self, make: Callable[[], Scheduler]) -> None:
+    def __init__(self, make: Callable[[], Scheduler], objectives: Objectives = DEFAULT) -> None:
         self.make = make
+        self.objectives = objectives
         self.scheduler = make()
         self.events: list[AnyEvent] = []
         #: For each trial the resources of its runs.
@@ -263,7 +278,15 @@ class ScheduledSweep:
         )
         self.reported[run.trial] = step
         if self.scheduler.needs_reports and reports:
-            self.happen(RunReported(run.trial, run.rung, reports))
+            several = [self.values(value, chance) for _, value in reports]
+            values = tuple(several) if self.objectives.several else ()
+            self.happen(RunReported(run.trial, run.rung, reports, values))
+
+    def values(self, value: float | None, chance: random.Random) -> tuple[float, ...]:
+        """With several objectives the values of all, of which this is the first."""
+        if value is None or not self.objectives.several:
+            return ()
+        return (value, *(chance.choice([0.0, 1.0, chance.random()]) for _ in self.objectives[1:]))
 
     def finish(self, run: RunId, value: float | None, chance: random.Random) -> None:
         """The run ends; without a value it has failed, or was stopped before its first report."""
@@ -277,7 +300,8 @@ class ScheduledSweep:
             outcome = chance.choice([Outcome.FAILED, Outcome.LOST, Outcome.OUT_OF_MEMORY])
         self.outcomes[run] = outcome
         step = self.reported[run.trial] if outcome is Outcome.STOPPED else 0
-        self.happen(RunFinished(run.trial, run.rung, outcome, value=value, step=step))
+        values = self.values(value, chance)
+        self.happen(RunFinished(run.trial, run.rung, outcome, value=value, step=step, values=values))
 
     def retry_some(self, chance: random.Random) -> None:
         """Some of the runs that failed, each the last one of its trial, are retried."""

@@ -140,8 +140,9 @@ class SweepCallback(Checkpoint):
 
     def _report(self, trainer: Trainer, step: int) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
-        objective = self._trial.metric
-        if objective is not None and objective not in metrics:
+        for objective in self._trial.metrics:
+            if objective in metrics:
+                continue
             raise ValueError(
                 f"objective.metric {objective!r} was not logged up to {self._unit} {step}; logged were "
                 f"{', '.join(map(repr, metrics)) or 'none'}. Log it with self.log({objective!r}, ...)"

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from hpcsweep.trial import Trial
@@ -188,8 +189,8 @@ class ObjectiveTrial(OlderSuggestions):
         """The objective is through: what it has not suggested, its value does not depend on."""
         self._write_suggestions([name for name in self._trial.config if name not in self.params])
 
-    def finish(self, value: object) -> None:
-        """Record the objective's own value, and what it noted."""
+    def finish(self, value: object, more: Mapping[str, object] = MappingProxyType({})) -> None:
+        """Record the objective's own value, those of `more` objectives, and what it noted."""
         trial, metrics = self._trial, dict(self._drawn)
         for key, attribute in self.user_attrs.items():
             if isinstance(attribute, int | float) and key != trial.metric:
@@ -198,6 +199,7 @@ class ObjectiveTrial(OlderSuggestions):
                 print(f"hpcsweep: {key}: {attribute!r}", flush=True)
         if value is not None:
             metrics[trial.metric or "value"] = value  # type: ignore[assignment]  # `_record` checks it
+        metrics |= more  # type: ignore[arg-type]
         if metrics:
             trial._record(min(self.last[0], trial.resource) if self.last else trial.resource, metrics)
 
@@ -219,7 +221,13 @@ def call_objective(objective: Callable[[Any], object], trial: Trial) -> None:
         return
     seen.returned()
     if isinstance(value, Sequence | Mapping):
-        raise TypeError(f"the objective returned {value!r}: a sweep has one objective, a number")
+        names = trial.metrics
+        if isinstance(value, str | Mapping) or len(names) < 2 or len(value) != len(names):
+            if len(names) < 2:
+                raise TypeError(f"the objective returned {value!r}: a sweep has one objective, a number")
+            raise TypeError(f"the objective returned {value!r}: expected one for each of {', '.join(names)}")
+        seen.finish(value[0], dict(zip(names[1:], value[1:], strict=True)))
+        return
     seen.finish(value)
 
 

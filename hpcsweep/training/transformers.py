@@ -166,8 +166,9 @@ class SweepCallback(TrainerCallback):
 
     def _check_objective(self) -> None:
         """Complain after the first evaluation, not after the last."""
-        objective = self._trial.metric or ""
-        if self._evaluated and objective.startswith("eval_") and objective not in self._reported:
+        for objective in self._trial.metrics:
+            if not self._evaluated or not objective.startswith("eval_") or objective in self._reported:
+                continue
             evaluated = ", ".join(map(repr, self._reported))
             raise ValueError(
                 f"objective.metric {objective!r} was not evaluated; evaluated were {evaluated}. "

@@ -29,7 +29,12 @@ class Advice(NamedTuple):
 
 def works(spec: SweepSpec, first: Observed) -> bool:
     """Whether a sweep would find its objective: the run has a value, or it came before its time was over."""
-    return first.value is not None or (first.interrupted and spec.objective.metric in first.metrics)
+    return first.value is not None or (first.interrupted and not missing_metrics(spec, first))
+
+
+def missing_metrics(spec: SweepSpec, first: Observed) -> list[str]:
+    """The objectives that the run did not report."""
+    return [metric for metric in spec.objectives.metrics if metric not in first.metrics]
 
 
 def advise(spec: SweepSpec, first: Observed, second: Observed | None, *, rungs: int) -> Iterator[Advice]:
@@ -57,15 +62,16 @@ def advise(spec: SweepSpec, first: Observed, second: Observed | None, *, rungs: 
 def _failed(spec: SweepSpec, first: Observed) -> Iterator[Advice]:
     """Why there is no value."""
     if first.interrupted and not first.message:
-        yield Advice(f"no {spec.objective.metric!r} came before its time was over: allow it more with --time")
+        names = " and no ".join(map(repr, missing_metrics(spec, first)))
+        yield Advice(f"no {names} came before its time was over: allow it more with --time")
     if first.never_reported or first.interrupted:
-        yield from _no_metric(spec, first)
+        for metric in missing_metrics(spec, first) or [spec.objective.metric]:
+            yield from _no_metric(spec, first, metric)
     else:
         yield Advice(f"the run {first.outcome}: {first.message}", _lines_of(first.message))
 
 
-def _no_metric(spec: SweepSpec, first: Observed) -> Iterator[Advice]:
-    metric = spec.objective.metric
+def _no_metric(spec: SweepSpec, first: Observed, metric: str) -> Iterator[Advice]:
     if spec.train.function is not None:
         how = f": call trial.report(step, {metric}=...) after each step" if spec.train.call == "trial" else ""
         yield Advice(f"{metric!r} was not reported{how}")

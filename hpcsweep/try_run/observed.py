@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -53,18 +54,18 @@ class Observed(NamedTuple):
     checkpoints: dict[int, tuple[str, ...]]
 
 
-def observe(path: Path, *, rung: int, metric: str) -> Observed:
-    """The run of the only trial at this rung; `metric` is the objective."""
+def observe(path: Path, *, rung: int, metrics: Collection[str]) -> Observed:
+    """The run of the only trial at this rung; `metrics` are the objectives."""
     folder = ResultsFolder(path)
     run: Run = folder.state.trials[0].runs[rung]
     trial = Layout(path.resolve()).trial(0)
     steps: dict[int, None] = {}
-    metrics: dict[str, tuple[float, int]] = {}
+    found: dict[str, tuple[float, int]] = {}
     for file in metrics_files(trial):
         if file.rung == rung:
             for step, values in read_reports(file.path):
                 steps[step] = None
-                metrics |= {name: (value, step) for name, value in values.items()}
+                found |= {name: (value, step) for name, value in values.items()}
     lines = _log(folder, rung)
     command = next((line.removeprefix(COMMAND) for line in lines if line.startswith(COMMAND)), "")
     return Observed(
@@ -73,14 +74,15 @@ def observe(path: Path, *, rung: int, metric: str) -> Observed:
         outcome=run.outcome.value if run.outcome else "stopped",
         message=run.message if run.outcome else "",
         interrupted=run.outcome in (None, Outcome.LOST, Outcome.STOPPED, Outcome.CANCELLED),
-        never_reported=run.failure is FailureKind.NEVER_REPORTED and metric not in metrics,
+        never_reported=run.failure is FailureKind.NEVER_REPORTED
+        and any(each not in found for each in metrics),
         warning=run.warning,
         seconds=run.seconds,
         start=run.start or 0,
         command=command,
         printed=tuple(line for line in lines if not line.startswith(OURS)),
         steps=tuple(steps),
-        metrics=metrics,
+        metrics=found,
         checkpoints=_checkpoints(trial),
     )
 

@@ -131,7 +131,7 @@ def _notes(loaded: Sequence[Results], sweeps: Sequence[SweepSummary]) -> Iterabl
     simulated = [str(results.path) for results in loaded if results.simulated]
     if simulated:
         yield f"Simulated, with nothing trained: {', '.join(simulated)}."
-    ways = {str(results.identity.get("objective", {}).get("at", "last")) for results in loaded}
+    ways = {results.objectives[0].at for results in loaded}
     if len(ways) > 1:
         yield "Not all take the value at the same step: objective.at is last in some, best in others."
     resources = sorted({sweep.best["resource"] for sweep in sweeps if sweep.best})

@@ -208,8 +208,7 @@ def _reported(replay: TrialReplay, state: SweepState) -> RankComparison | None:
     steps = [event.reports[-1][0] for event in replay.reports if event.trial == replay.trial]
     if not steps:
         return None
-    objective = state.started.identity.get("objective", {}) if state.started else {}
-    better = (min if state.minimise else max) if objective.get("at") == "best" else None
+    better = (min if state.minimise else max) if state.objectives[0].at == "best" else None
     level = RungRanking(steps[-1], minimise=state.minimise)
     newest: dict[int, float] = {}
     for event in replay.reports:

@@ -217,6 +217,7 @@ class ResultsFolder:
             "checkpoints": self.checkpoints(),
             "checkpoint_quota": self.checkpoint_quota,
             "best": best_of(state),
+            **_front(state),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),
             "run_hours": round(state.spent_s / 3600, 6),
             "interrupted": interruption_counts(state),
@@ -253,8 +254,20 @@ def _files_by_task(folder: Path, pattern: re.Pattern[str]) -> Counter[int]:
     return Counter(int(match[1]) for _, match in regular_files(folder, pattern))
 
 
+def _front(state: SweepState) -> dict[str, Any]:
+    """With several objectives the front and its hypervolume."""
+    if not state.objectives.several:
+        return {}
+    from hpcsweep.views.fronts import front_summary
+
+    return front_summary(state)
+
+
 def best_of(state: SweepState) -> dict[str, Any] | None:
-    """The best configuration: its (first) trial, value, the resource of that value, and itself."""
+    """The best configuration: its (first) trial, value, the resource of that value, and itself.
+
+    With several objectives one of the front, with `values` by metric.
+    """
     best = state.best
     if best is None:
         return None
@@ -262,7 +275,9 @@ def best_of(state: SweepState) -> dict[str, Any] | None:
     reached = state.trials[best.trial].runs[best.rung].step
     resource = min(best.resource, reached or best.resource)
     shown = {"trial": best.trial, "value": best.value, "resource": resource, "config": best.config}
-    return shown | ({"repeats": best.repeats} if best.repeats > 1 else {})
+    shown |= {"repeats": best.repeats} if best.repeats > 1 else {}
+    values = dict(zip(state.objectives.metrics, best.values, strict=True)) if best.values else None
+    return shown if values is None else shown | {"values": values}
 
 
 def failure_counts(state: SweepState) -> dict[str, int]:

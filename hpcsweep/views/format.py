@@ -140,7 +140,10 @@ def best_text(state: SweepState) -> str:
     best = best_of(state)
     if best is None:
         return "no value yet"
-    value = f"{state.metric} {number(best['value'])}"
+    values = best.get("values", {state.metric: best["value"]})
+    value = ", ".join(f"{metric} {number(of)}" for metric, of in values.items())
+    if state.objectives.several:
+        value = f"front of {len(state.front)}, in its middle {value}"
     return f"{value} (trial {best['trial']} at step {best['resource']}{mean_text(best)})"
 
 

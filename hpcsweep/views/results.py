@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hpcsweep.core.events import Outcome, classify_failure
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural
@@ -134,15 +135,20 @@ class Results:
         """
         return rows_frame(best_rows(self.rows, self.folder.state, n))
 
+    @cached_property
+    def objectives(self) -> Objectives:
+        """What it optimises."""
+        return Objectives.read(self.identity.get("objective"))
+
     @property
     def metric(self) -> str:
-        """Name of the objective's metric."""
-        return str(self.identity.get("objective", {}).get("metric", "value"))
+        """Name of the objective's metric, of the first one of several."""
+        return self.objectives[0].metric
 
     @property
     def minimise(self) -> bool:
         """Whether a smaller value is better."""
-        return bool(self.identity.get("objective", {}).get("mode") != "max")
+        return self.objectives[0].mode != "max"
 
     @cached_property
     def spec(self) -> dict[str, Any]:

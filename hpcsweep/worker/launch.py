@@ -135,6 +135,7 @@ class Launch:
             trial_folder=str(trial.root),
             metrics_file=str(metrics_file),
             metric=program.metric,
+            metrics=tuple(each.metric for each in program.objectives),
             keep_checkpoints=program.keep_checkpoints,
             keep_steps=run.keep,
             call=program.call,

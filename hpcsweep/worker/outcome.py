@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.core.objectives import Objective
 from hpcsweep.core.text import near_name
 from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.excerpts import label_excerpt
@@ -56,16 +57,17 @@ class RunOutcome(msgspec.Struct, frozen=True):
     outcome: Outcome | None = None
     interrupted: Interruption | None = None
     value: float | None = None
+    values: tuple[float, ...] = ()  # of all objectives, where there are several
     message: str = ""
     failure: FailureKind | None = None
     host_memory: bool = False
 
-    def summary(self, metric: str, *, seconds: float) -> str:
+    def summary(self, metrics: Sequence[str], *, seconds: float) -> str:
         """For the log of the run, which took so long."""
         kind = self.outcome or self.interrupted
-        return (
-            f"{kind.value if kind else ''} after {seconds:.1f} s: {self.message or f'{metric}={self.value}'}"
-        )
+        values = zip(metrics, self.values or (self.value,), strict=False)
+        what = self.message or ", ".join(f"{metric}={value}" for metric, value in values)
+        return f"{kind.value if kind else ''} after {seconds:.1f} s: {what}"
 
 
 def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, reached: int) -> RunOutcome:
@@ -107,7 +109,7 @@ def _by_value(reading: ObjectiveReading) -> RunOutcome:
     if reading.value is None:
         failure = reading.failure or FailureKind.NEVER_REPORTED
         return RunOutcome(Outcome.FAILED, message=reading.problem, failure=failure)
-    return RunOutcome(Outcome.COMPLETED, value=reading.value)
+    return RunOutcome(Outcome.COMPLETED, value=reading.value, values=reading.values)
 
 
 def _failure(process: ProcessExit) -> str:
@@ -148,9 +150,9 @@ def classify_worker_error(error: Exception, trial: Path) -> RunOutcome:
 
 
 class ObjectiveReading(NamedTuple):
-    """The objective as reported."""
+    """The objective as reported; with several objectives there is a value only if each has one."""
 
-    value: float | None  # finite
+    value: float | None  # finite; that of the first objective
     problem: str  # why there is no value
     reached: int  # the highest step reported, at most the resource; 0 if none
     fresh: bool  # this attempt reported the objective for a step that it trained itself
@@ -160,6 +162,7 @@ class ObjectiveReading(NamedTuple):
     beyond: int = 0  # the highest step beyond the resource for which it reported the objective; 0 if none
     own: tuple[int, int] | None = None  # the first and the last step that this attempt reported
     earlier: int = 0  # the highest step that an earlier attempt at this run reported; 0 if none
+    values: tuple[float, ...] = ()  # of all objectives, where there are several
 
     @property
     def advanced(self) -> bool:
@@ -182,7 +185,7 @@ def read_objective(
     start: int,
     seen: Sequence[str] = (),
 ) -> ObjectiveReading:
-    """Read the objective at `run.resource`: the last value or the best so far.
+    """Read the objectives at `run.resource`: of each the last value or the best so far.
 
     `seen` says what was found instead of a metric that never came. Reports of the run's earlier attempts
     count up to `start`, the step of the checkpoint that this attempt resumed from, or up to where a program
@@ -200,10 +203,67 @@ def read_objective(
             (own if mine else earlier).extend(read_reports(file.path))
         except OSError as error:
             unreadable = unreadable or f"{file.path}: {explain_error(error)}"
-    metric = program.metric
     start = _start(own, earlier, run, checkpoint=start)
     counted = [each for each in earlier if each.step <= start] + own
     within = [each for each in counted if each.step <= run.resource]
+    reports = _Reports(own, within, start, unreadable, seen)
+    bests = run.bests or (run.best,) + (None,) * (len(program.measured) - 1)
+    readings = [
+        _read_one(objective, trial, run, program, reports, best=best)
+        for objective, best in zip(program.measured, bests, strict=True)
+    ]
+    steps = [each.step for each in own]
+    reading = _combined(readings, program)
+    return reading._replace(
+        reached=max((each.step for each in within), default=0),
+        start=start,
+        own=(min(steps), max(steps)) if steps else None,
+        earlier=max((each.step for each in earlier), default=0),
+    )
+
+
+def _combined(readings: Sequence[ObjectiveReading], program: Program) -> ObjectiveReading:
+    """That of all objectives: the first one without a value says what is wrong.
+
+    What this attempt has not measured again, an earlier one at the run may have measured, as long as some
+    objective shows that it has trained.
+    """
+    first = readings[0]
+    if not program.objectives:
+        return first
+    wrong = next((each for each in readings if each.value is None), None)
+    values = tuple(each.value for each in readings if each.value is not None)
+    return (wrong or first)._replace(
+        values=() if wrong else values,
+        fresh=any(each.fresh for each in readings),
+        complete=any(each.complete for each in readings)
+        and all(each.failure is not FailureKind.NEVER_REPORTED for each in readings),
+        beyond=max(each.beyond for each in readings),
+    )
+
+
+class _Reports(NamedTuple):
+    """What was reported: by this attempt, and in all that counts up to the resource."""
+
+    own: list[Report]
+    within: list[Report]
+    start: int  # step that this attempt went on from
+    unreadable: str  # why a file of reports cannot be read
+    seen: Sequence[str]
+
+
+def _read_one(
+    objective: Objective,
+    trial: TrialLayout,
+    run: ManifestRun,
+    program: Program,
+    reports: _Reports,
+    *,
+    best: float | None,
+) -> ObjectiveReading:
+    """One objective; `best`: its best value up to the rung below."""
+    own, within, start, unreadable, seen = reports
+    metric = objective.metric
     values = {step: metrics[metric] for step, metrics in within if metric in metrics}
     beyond = [step for step, metrics in own if step > run.resource and metric in metrics]
     fresh = any(
@@ -211,9 +271,11 @@ def read_objective(
     )
     if beyond and not values and (passed := _passed(trial, run, metric)):
         values, fresh = passed, True
-    value, problem = _objective(values, program, earlier=run.best if start else None)
+    value, problem = _objective(values, objective, earlier=best if start else None)
     failure = FailureKind.NOT_FINITE if problem else None
     resumed = bool(run.rung) and 0 < start < run.resource
+    # With several objectives any other may show that this attempt has trained.
+    trained = fresh or (bool(values) and _shows_training(own, run, program, start=start))
     if unreadable and not fresh:
         value, problem, failure = None, unreadable, FailureKind.UNREADABLE
     elif not values and (within or beyond or not resumed):
@@ -221,22 +283,25 @@ def read_objective(
         reported = list(dict.fromkeys(name for each in within for name in each.metrics))
         first = min(beyond, default=0)
         problem = _never_reported(metric, reported=reported, beyond=first, resource=run.resource, seen=seen)
-    elif not fresh and start < run.resource:
+    elif not trained and start < run.resource:
         value, failure = None, FailureKind.NEVER_REPORTED
-        problem = _not_fresh(program, own, start=start, resource=run.resource)
-    steps = [each.step for each in own]
+        problem = _not_fresh(program, metric, own, start=start, resource=run.resource)
     return ObjectiveReading(
         value,
         problem,
-        max((each.step for each in within), default=0),
+        0,
         fresh,
         run.resource in values or bool(values and beyond),
         failure,
-        start=start,
         beyond=max(beyond, default=0),
-        own=(min(steps), max(steps)) if steps else None,
-        earlier=max((each.step for each in earlier), default=0),
     )
+
+
+def _shows_training(own: list[Report], run: ManifestRun, program: Program, *, start: int) -> bool:
+    """Whether this attempt reported any objective of several for a step that it trained itself."""
+    metrics = [each.metric for each in program.objectives]
+    steps = [each.step for each in own if any(metric in each.metrics for metric in metrics)]
+    return any(min(start + 1, run.resource) <= step <= run.resource for step in steps)
 
 
 def _passed(trial: TrialLayout, run: ManifestRun, metric: str) -> dict[int, float]:
@@ -270,25 +335,24 @@ def _start(own: list[Report], earlier: list[Report], run: ManifestRun, *, checkp
 
 
 def _objective(
-    values: dict[int, float], program: Program, *, earlier: float | None
+    values: dict[int, float], objective: Objective, *, earlier: float | None
 ) -> tuple[float | None, str]:
     """The value, or why there is none; `earlier` is the best one before those in `values`."""
     if not values:
         return None, ""
     last = max(values)
-    if program.at == "last":
+    if objective.at == "last":
         if math.isfinite(values[last]):
             return values[last], ""
-        return None, f"metric {program.metric!r} is {values[last]} at step {last}"
+        return None, f"metric {objective.metric!r} is {values[last]} at step {last}"
     finite = [value for value in (earlier, *values.values()) if value is not None and math.isfinite(value)]
     if not finite:
-        return None, f"metric {program.metric!r} is {values[last]} at step {last}, and at no step finite"
-    return (min if program.mode == "min" else max)(finite), ""
+        return None, f"metric {objective.metric!r} is {values[last]} at step {last}, and at no step finite"
+    return (min if objective.mode == "min" else max)(finite), ""
 
 
-def _not_fresh(program: Program, own: list[Report], *, start: int, resource: int) -> str:
+def _not_fresh(program: Program, metric: str, own: list[Report], *, start: int, resource: int) -> str:
     """Why the reports give no value: the objective was reported for no step after `start`."""
-    metric = program.metric
     steps = [step for step, metrics in own if metric in metrics]
     if (
         steps

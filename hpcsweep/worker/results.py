@@ -78,6 +78,7 @@ def make_result(
         outcome=outcome.outcome,
         interrupted=outcome.interrupted,
         value=outcome.value,
+        values=outcome.values,
         step=max(reached, newest.step if newest and program.resumes else 0),
         start=reading.start if reading is not None else start,
         progressed=newer or (reading is not None and reading.advanced),

@@ -396,5 +396,5 @@ class Attempt:
         with contextlib.suppress(OSError):
             if self.result.warning:
                 self._log.note(f"warning: {self.result.warning}")
-            self._log.note(outcome.summary(self._program.metric, seconds=seconds))
+            self._log.note(outcome.summary(self._program.measured.metrics, seconds=seconds))
             self._log.close()

@@ -80,7 +80,8 @@ class Watcher:
             watch=self._is_watched,
         )
         self._step: int | None = None  # the newest one that the sealer was not told of
-        #: When the objective was reported at the run's resource, or beyond it.
+        #: Objectives that were not reported at the run's resource, or beyond it; and when the last one was.
+        self._missing = set(program.measured.metrics)
         self._has_value_at: float | None = None
         self._save_at: float | None = None  # when to look whether it has saved after that
         self._look_at = time.monotonic() + _LOOK_S if self._told is not None else None
@@ -160,5 +161,7 @@ class Watcher:
     def _take(self, step: int, values: Mapping[str, float]) -> None:
         if step <= self._run.resource:
             self._step = max(step, self._step or 0)
-        if self._has_value_at is None and step >= self._run.resource and self._program.metric in values:
+        if self._has_value_at is None and step >= self._run.resource:
+            self._missing -= values.keys()
+        if self._has_value_at is None and not self._missing:
             self._has_value_at = time.monotonic()

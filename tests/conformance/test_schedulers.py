@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from hpcsweep.core.objectives import Objective, Objectives
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.schedulers.stopping_rules import Median, Plateau, WithStoppingRules
@@ -41,6 +42,20 @@ CASES |= {
 }
 
 
+#: Two objectives, and a bound that about half of the trials keep.
+SEVERAL = Objectives([Objective("error"), Objective("speed", "max", at_least=0.4)])
+
+
+def make(case: Case, objectives: Objectives) -> Scheduler:
+    module, _, class_name = SCHEDULERS[case.scheduler].partition(":")
+    options = {**case.options, "objectives": objectives}
+    scheduler: Scheduler = getattr(import_module(module), class_name)(**options)
+    if case.with_rules:
+        median = Median(min_trials=2, objectives=objectives)
+        return WithStoppingRules(scheduler, rules=[median, Plateau(patience=2, objectives=objectives)])
+    return scheduler
+
+
 def test_options_are_given_for_exactly_the_table() -> None:
     assert {case.scheduler for case in CASES.values()} == set(SCHEDULERS)
 
@@ -53,8 +68,16 @@ class TestSchedulers(SchedulerConformance):
         self.case = CASES[request.param]
 
     def make_scheduler(self) -> Scheduler:
-        module, _, class_name = SCHEDULERS[self.case.scheduler].partition(":")
-        scheduler: Scheduler = getattr(import_module(module), class_name)(**self.case.options)
-        if self.case.with_rules:
-            return WithStoppingRules(scheduler, rules=[Median(min_trials=2), Plateau(patience=2)])
-        return scheduler
+        return make(self.case, self.objectives)
+
+
+class TestSchedulersOfSeveralObjectives(SchedulerConformance):
+    sweeps = by_effort(12, 1000, ci=50)
+    objectives = SEVERAL
+
+    @pytest.fixture(autouse=True, params=CASES)
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.case = CASES[request.param]
+
+    def make_scheduler(self) -> Scheduler:
+        return make(self.case, self.objectives)

@@ -157,17 +157,26 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "enqueued", "configs": [{"lr": 0.1}], "request": "r.json"},
     ),
     (
-        WarmStartLoaded("old", (({"lr": 0.1}, ((1, 0.5), (3, None))),), {"another space": 2}),
+        WarmStartLoaded(
+            "old", (({"lr": 0.1}, ((1, 0.5), (3, None))),), {"another space": 2}, (((0.5, 3.0), ()),)
+        ),
         {
             "event": "known_results",
             "source": "old",
             "results": [[{"lr": 0.1}, [[1, 0.5], [3, None]]]],
             "passed_over": {"another space": 2},
+            "values": [[[0.5, 3.0], []]],
         },
     ),
     (
-        RunReported(3, 1, ((28, 0.5), (29, 0.25))),
-        {"event": "run_reported", "trial": 3, "rung": 1, "reports": [[28, 0.5], [29, 0.25]]},
+        RunReported(3, 1, ((28, 0.5), (29, 0.25)), ((0.5, 9.0), (0.25, 9.0))),
+        {
+            "event": "run_reported",
+            "trial": 3,
+            "rung": 1,
+            "reports": [[28, 0.5], [29, 0.25]],
+            "values": [[0.5, 9.0], [0.25, 9.0]],
+        },
     ),
     (
         TrialsExhausted("exhausted", "space"),
@@ -327,6 +336,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             peak_mib=312,
             unit_seconds=0.25,
             checkpoints=CheckpointSizes(200, 4, 100, 2),
+            values=(0.5, 3.0),
         ),
         {
             "event": "run_finished",
@@ -351,6 +361,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "peak_mib": 312,
             "unit_seconds": 0.25,
             "checkpoints": [200, 4, 100, 2],
+            "values": [0.5, 3.0],
         },
     ),
     (

@@ -73,7 +73,7 @@ def test_the_synthetic_curve_falls_with_the_step_and_has_one_optimum() -> None:
 
 def test_a_function_that_gives_no_number_fails_the_run(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "scheduler=fifo", "budget.trials=1")
-    found = simulate(spec, curve_of(lambda config, step: None))  # type: ignore[arg-type,return-value]
+    found = simulate(spec, curve_of(lambda config, step: None))
     assert found.failures == 1
     assert "TypeError" in found.reason
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.core.objectives import Objective
 from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import MetricsWriter
@@ -285,3 +286,58 @@ def test_a_value_that_is_not_finite_differs_from_no_value(tmp_path: Path) -> Non
 def test_for_the_same_step_the_last_report_counts(tmp_path: Path) -> None:
     reports = {(1, 0, 0): {9: 0.1}, (1, 1, 0): {9: 0.3}}
     assert measured(tmp_path, reports, start=9, at="last").value == 0.3
+
+
+BOTH = (Objective("loss"), Objective("size", "max", "best"))
+
+
+@pytest.mark.parametrize(
+    ("reports", "values", "problem"),
+    [
+        ({1: {"size": 9.0}, 3: {"loss": 0.5, "size": 3.0}}, (0.5, 9.0), ""),
+        ({1: {"size": 9.0}, 3: {"loss": 0.5}}, (0.5, 9.0), ""),
+        ({3: {"loss": 0.5}}, (), "metric 'size' was never reported; reported were 'loss'"),
+        ({3: {"size": 0.5}}, (), "metric 'loss' was never reported; reported were 'size'"),
+        ({1: {"size": 1.0}, 3: {"loss": math.nan}}, (), "metric 'loss' is nan at step 3"),
+        ({3: {"loss": 0.5, "size": math.inf}}, (), "metric 'size' is inf at step 3, and at no step finite"),
+    ],
+)
+def test_a_run_has_values_only_with_every_objective(
+    tmp_path: Path, reports: dict[int, dict[str, float]], values: tuple[float, ...], problem: str
+) -> None:
+    trial = TrialLayout(tmp_path)
+    writer = MetricsWriter(trial.metrics(0, 0, 0))
+    for step, metrics in reports.items():
+        writer.write(step, metrics)
+    writer.close()
+    run = ManifestRun(0, 0, 0, resource=3, attempt=0, seed=0, config={})
+    program = Program(workdir="/", metric="loss", objectives=BOTH)
+    reading = read_objective(trial, run, program, restart=0, start=0)
+    assert (reading.values, reading.problem) == (values, problem)
+    assert (reading.value is None) == (not values)
+    assert reading.fresh
+
+
+def test_what_an_earlier_attempt_measured_once_counts_where_another_objective_shows_training(
+    tmp_path: Path,
+) -> None:
+    trial = TrialLayout(tmp_path)
+    for attempt, step, metrics in [(0, 1, {"loss": 2.0, "size": 7.0}), (1, 3, {"loss": 0.5})]:
+        writer = MetricsWriter(trial.metrics(0, attempt, 0))
+        writer.write(step, metrics)
+        writer.close()
+    run = ManifestRun(0, 0, 0, resource=3, attempt=1, seed=0, config={})
+    program = Program(workdir="/", metric="loss", objectives=BOTH)
+    assert read_objective(trial, run, program, restart=0, start=1).values == (0.5, 7.0)
+    untrained = read_objective(trial, run, program, restart=1, start=1)
+    assert untrained.problem.startswith("metric 'loss' was not reported after step 1")
+
+
+def test_the_best_of_the_rungs_below_counts_for_the_objectives_at_their_best(tmp_path: Path) -> None:
+    trial = TrialLayout(tmp_path)
+    writer = MetricsWriter(trial.metrics(1, 0, 0))
+    writer.write(3, {"loss": 0.5, "size": 3.0})
+    writer.close()
+    run = ManifestRun(0, 1, 0, resource=3, attempt=0, seed=0, config={}, bests=(None, 8.0))
+    program = Program(workdir="/", metric="loss", objectives=BOTH)
+    assert read_objective(trial, run, program, restart=0, start=1).values == (0.5, 8.0)

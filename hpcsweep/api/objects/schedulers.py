@@ -141,7 +141,7 @@ class Plateau(StoppingRule):
 
     Attributes:
         patience: Reports in a row without an improvement.
-        min_delta: Improvements up to this do not count; in units of the objective.
+        min_delta: Improvements up to this do not count; in units of the objective. 0 with several.
         min_step: Nothing stops before this step.
     """
 

@@ -87,12 +87,16 @@ class Objective(Section):
         metric: The name of the metric that the training code reports.
         mode: Minimise or maximise it.
         at: The value of a run: the metric at its last step, or the best of the trial's steps so far.
+        at_most: A configuration with a larger value is infeasible: worse than any that keeps all bounds.
+        at_least: A configuration with a smaller value is infeasible: worse than any that keeps all bounds.
     """
 
     metric: str
     _: KW_ONLY
     mode: Literal["min", "max"] = "min"
     at: Literal["last", "best"] = "last"
+    at_most: float | None = None
+    at_least: float | None = None
 
 
 @dataclass(frozen=True, repr=False)

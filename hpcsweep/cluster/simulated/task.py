@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -129,17 +129,21 @@ class Task:
         now = self._shared.clock.time()
         if self._shared.reports and not self._report(n, training, training.step(now)):
             return True
-        value, message = None, training.failure
+        values: tuple[float, ...] = ()
+        message = training.failure
         if not message:
-            value, message = self._shared.trainings.value(training.run, self._shared.header.program)
-        self._finish(n, training, value, message)
+            values, message = self._shared.trainings.values(training.run, self._shared.header.program)
+        self._finish(n, training, values, message)
         return True
 
-    def _finish(self, n: int, training: Training, value: float | None, message: str) -> None:
+    def _finish(self, n: int, training: Training, values: tuple[float, ...], message: str) -> None:
+        """Write its result, with no values if it has failed."""
         step = self._shared.trainings.leave(training, self._shared.clock.time())
         result = self._result(n, training, step=step, message=message)
-        outcome = Outcome.FAILED if value is None else Outcome.COMPLETED
-        self._write(n, msgspec.structs.replace(result, outcome=outcome, value=value))
+        outcome = Outcome.COMPLETED if values else Outcome.FAILED
+        several = values if self._shared.header.program.objectives else ()
+        value = values[0] if values else None
+        self._write(n, msgspec.structs.replace(result, outcome=outcome, value=value, values=several))
         self._settled.add(n)
         self._run_ended(n)
 
@@ -178,17 +182,17 @@ class Task:
 
     def _report(self, n: int, training: Training, up_to: int) -> bool:
         """Write the metrics of the steps that are done; False if the run has failed in one of them."""
-        run = training.run
+        run, program = training.run, self._shared.header.program
         for step in range(training.reported + 1, up_to + 1):
             try:
-                value = self._shared.trainings.objective(run, step)
+                values = self._shared.trainings.measure(run, step, program.measured.metrics)
             except Exception as error:
-                self._finish(n, training, None, error_message(error))
+                self._finish(n, training, (), error_message(error))
                 return False
             if n not in self._writers:
                 trial = Layout.of_batch(self._shared.files.root).trial(run.trial)
                 self._writers[n] = MetricsWriter(trial.metrics(run.rung, run.attempt, self.restart))
-            self._writers[n].write(step, {self._shared.header.program.metric: value})
+            self._writers[n].write(step, dict(zip(program.measured.metrics, values, strict=True)))
             training.reported = step
         return True
 
@@ -238,7 +242,8 @@ class Task:
 
 
 #: Configuration, step >= 1 and the trial's seed -> the objective after that step, NaN if it diverged.
-Curve: TypeAlias = Callable[[Config, int, int], float]
+#: With several objectives their values in the order of the spec, or a mapping by metric.
+Curve: TypeAlias = Callable[[Config, int, int], float | Sequence[float] | Mapping[str, float]]
 #: Configuration -> seconds for each unit of resource.
 UnitSeconds: TypeAlias = Callable[[Config], float]
 
@@ -318,21 +323,37 @@ class TrainingModel:
         size = (self._options.checkpoint_size or 0) << 20 if step else 0
         return CheckpointSizes(size, int(size > 0), size, int(size > 0))
 
-    def objective(self, run: ManifestRun, step: int) -> float:
-        """The objective after that step."""
-        return float(self._curve(run.config, step, run.seed))
+    def measure(self, run: ManifestRun, step: int, metrics: Sequence[str]) -> tuple[float, ...]:
+        """The objectives after that step; ValueError where the curve has others."""
+        found = self._curve(run.config, step, run.seed)
+        if isinstance(found, Mapping):
+            missing = [metric for metric in metrics if metric not in found]
+            if missing:
+                raise ValueError(f"the curve gave no {missing[0]!r} but {', '.join(map(repr, found))}")
+            found = [found[metric] for metric in metrics]
+        values = tuple(map(float, found)) if isinstance(found, Iterable) else (float(found),)
+        if len(values) != len(metrics):
+            raise ValueError(f"the curve gave {len(values)} values for {len(metrics)} objectives")
+        return values
 
-    def value(self, run: ManifestRun, program: Program) -> tuple[float | None, str]:
-        """The value of the whole run, or None and why there is none."""
-        first = run.parent_step + 1 if program.at == "best" else run.resource
+    def values(self, run: ManifestRun, program: Program) -> tuple[tuple[float, ...], str]:
+        """The objectives of the whole run, or none and why."""
+        objectives = program.measured
+        at_best = any(each.at == "best" for each in objectives)
+        first = run.parent_step + 1 if at_best else run.resource
+        steps = range(first, run.resource + 1)
         try:
-            values = [self.objective(run, step) for step in range(first, run.resource + 1)]
+            rows = [self.measure(run, step, objectives.metrics) for step in steps]
         except Exception as error:
-            return None, error_message(error)
-        finite = [value for value in values if math.isfinite(value)]
-        if not finite:
-            return None, f"metric {program.metric!r} is {values[-1]} at step {run.resource}"
-        return (min if program.mode == "min" else max)(finite), ""
+            return (), error_message(error)
+        values = []
+        for objective, column in zip(objectives, zip(*rows, strict=True), strict=True):
+            counted = column if objective.at == "best" else column[-1:]
+            finite = [value for value in counted if math.isfinite(value)]
+            if not finite:
+                return (), f"metric {objective.metric!r} is {column[-1]} at step {run.resource}"
+            values.append(max(finite) if objective.mode == "max" else min(finite))
+        return tuple(values), ""
 
 
 def error_message(error: Exception) -> str:

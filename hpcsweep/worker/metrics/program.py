@@ -34,7 +34,7 @@ class ProgramMetrics:
         resource: int,
     ) -> None:
         reports = Reports(write, start=start, resource=resource, first_step=program.first_step)
-        self._metric = program.metric
+        self._metrics = program.measured.metrics
         self._printed = StdoutMetrics(program.metrics, reports) if program.metrics else None
         self._files = [
             FileMetrics(file, values, workdir=program.workdir, reports=reports)
@@ -74,11 +74,15 @@ class ProgramMetrics:
             file.poll(last=True, whole=whole)
 
     def problem(self) -> str:
-        """Why the objective has no value although it was there; empty if unknown."""
-        printed = [self._printed.problem(self._metric)] if self._printed is not None else []
-        return next(filter(None, [*printed, *(file.problem(self._metric) for file in self._files)]), "")
+        """Why an objective has no value although it was there; empty if unknown."""
+        said: list[str] = []
+        for name in self._metrics:
+            said += [self._printed.problem(name)] if self._printed is not None else []
+            said += [file.problem(name) for file in self._files]
+        return next(filter(None, said), "")
 
     def seen(self) -> list[str]:
-        """What was found instead of the objective, and where."""
+        """What was found instead of the objectives, and where."""
         printed = [self._printed.seen()] if self._printed is not None else []
-        return [*filter(None, printed), *(file.seen(self._metric) for file in self._files)]
+        found = [*printed, *(file.seen(name) for file in self._files for name in self._metrics)]
+        return list(dict.fromkeys(filter(None, found)))

@@ -1,0 +1,219 @@
+"""Who is better: trials ranked by one value, or by several objectives.
+
+What is compared is a `Key` (`core.objectives`). One number ranks by itself. Several objectives rank by
+non-dominated sorting under constrained domination (Deb et al. 2002), and within a front by an epsilon-net
+(Schmucker et al. 2021, MO-ASHA), so that a place depends on who else is there. Ties go to the older trial.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from hpcsweep.core.objectives import Key
+
+if TYPE_CHECKING:
+    from hpcsweep.core.pareto import Floats
+
+
+def best_first(keys: Mapping[int, Key | None], count: int | None = None) -> list[int]:
+    """The `count` best trials (None: all), best first; one without a value never."""
+    valued = {trial: key for trial, key in keys.items() if key is not None}
+    if not any(isinstance(key, tuple) for key in valued.values()):
+        ranked = sorted((key, trial) for trial, key in valued.items())
+        return [trial for _, trial in ranked[:count]]
+    from hpcsweep.core import pareto
+
+    trials = sorted(valued)
+    rows = _array([cast("tuple[float, ...]", valued[trial]) for trial in trials])
+    return [trials[index] for index in pareto.ranked(rows[:, 1:], rows[:, 0], count=count)]
+
+
+def _array(keys: list[tuple[float, ...]]) -> Floats:
+    import numpy as np
+
+    return np.array(keys, dtype=float)
+
+
+class Ranked:
+    """Trials that only become more, each with the place of its value among them."""
+
+    def __init__(self) -> None:
+        self._keys: dict[int, Key] = {}
+        self._sorted: list[tuple[Any, int]] = []  # of numbers
+        self._places: dict[int, int] | None = None  # of several objectives, while nobody joins
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_places": None}  # what was looked up changes nothing
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, trial: int, key: Key) -> None:
+        """A trial joins."""
+        self._keys[trial] = key
+        self._places = None
+        if not isinstance(key, tuple):
+            insort(self._sorted, (key, trial))
+
+    def place(self, trial: int) -> int:
+        """How many are better."""
+        key = self._keys[trial]
+        if not isinstance(key, tuple):
+            return bisect_left(self._sorted, (key, trial))
+        if self._places is None:
+            self._places = {each: place for place, each in enumerate(best_first(self._keys))}
+        return self._places[trial]
+
+
+class FrontCandidates:
+    """`PromotionCandidates` of several objectives: dropped is who is dominated by as many as can go on.
+
+    More results only add to those, so that it is for good; a place by crowding may still change.
+    """
+
+    def __init__(self, places: int | None = None) -> None:
+        import numpy as np
+
+        self._places = places
+        self._rows: dict[int, int] = {}
+        self._keys: Floats = np.empty((0, 0))
+        self._counts = np.empty(0, dtype=np.int64)  # by how many each is dominated
+        self._waiting: set[int] = set()
+        self._closed = False
+        self.with_value = 0
+        self.promoted = 0
+
+    def __len__(self) -> int:
+        """How many may still be promoted."""
+        return len(self._waiting)
+
+    def add(self, trial: int, key: Key) -> list[int]:
+        """A trial ended the rung with this key; who is dropped by that."""
+        from hpcsweep.core.pareto import dominated, dominators
+
+        assert isinstance(key, tuple)
+        self.with_value += 1
+        if self._closed:
+            return [trial]
+        count = len(self._rows)
+        self._grow(len(key))
+        self._keys[count] = key
+        row, others = self._keys[count], self._keys[:count]
+        self._counts[count] = dominators(others[:, 1:], others[:, 0], row[1:], row[0]).sum()
+        self._counts[:count] += dominated(others[:, 1:], others[:, 0], row[1:], row[0])
+        self._rows[trial] = count
+        self._waiting.add(trial)
+        return self._dropped()
+
+    def _grow(self, width: int) -> None:
+        import numpy as np
+
+        count = len(self._rows)
+        if count == len(self._keys):
+            size = max(16, 2 * count)
+            keys, counts = np.empty((size, width)), np.zeros(size, dtype=np.int64)
+            if count:
+                keys[:count], counts[:count] = self._keys, self._counts
+            self._keys, self._counts = keys, counts
+
+    def promote(self, trial: int) -> None:
+        """The trial has gone on."""
+        self._waiting.discard(trial)
+        self.promoted += 1
+
+    def remove(self, trial: int) -> None:
+        """The trial's run here has not ended after all, or it goes no further; its place comes free."""
+        if trial in self._rows:
+            keys = {each: self._keys[row] for each, row in self._rows.items() if each != trial}
+            waiting, promoted, places = self._waiting - {trial}, self.promoted, self._places
+            self.__init__(None)  # type: ignore[misc]  # who dominates whom is found anew
+            for each, key in keys.items():
+                self.add(each, tuple(key))
+            self._waiting, self.promoted, self._places = waiting, promoted, places
+        self._waiting.discard(trial)
+
+    def limit(self, places: int | None) -> list[int]:
+        """No more than so many can reach the next rung; who is dropped by that."""
+        if places is None or (self._places is not None and places >= self._places):
+            return []
+        self._places = places
+        return self._dropped()
+
+    def close(self) -> list[int]:
+        """Nobody else goes on from now on; who is dropped by that."""
+        self._closed = True
+        dropped = sorted(self._waiting)
+        self._waiting.clear()
+        self._rows.clear()
+        return dropped
+
+    def _dropped(self) -> list[int]:
+        if self._places is None:
+            return []
+        counts, places = self._counts, self._places
+        dropped = [trial for trial in sorted(self._waiting) if counts[self._rows[trial]] >= places]
+        self._waiting.difference_update(dropped)
+        return dropped
+
+
+class FrontRung:
+    """`asha_brackets.Rung` of several objectives: the best floor(n / eta) of the n runs that have ended."""
+
+    def __init__(self, eta: int) -> None:
+        self._eta = eta
+        self._ended = 0
+        self._keys: dict[int, Key] = {}
+        self._promoted: set[int] = set()
+        self._best: list[int] | None = None
+        self.contenders = FrontCandidates()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_best": None}  # what was looked up changes nothing
+
+    def end(self, trial: int, key: Key | None) -> list[int]:
+        """A run ended with this key; None is worse than any. Who is dropped by that."""
+        self._ended += 1
+        self._best = None
+        if key is None:
+            return []
+        self._keys[trial] = key
+        return self.contenders.add(trial, key)
+
+    def stop(self, trial: int) -> None:
+        """The trial goes no further: if its run here was its newest, that counts as one without a value."""
+        if trial in self._keys and trial not in self._promoted:
+            self.retry(trial)
+            self.end(trial, None)
+
+    def retry(self, trial: int) -> None:
+        """A run that ended, and was not promoted, has not ended after all."""
+        self._ended -= 1
+        self._best = None
+        self._keys.pop(trial, None)
+        self.contenders.remove(trial)
+
+    def promote(self, trial: int) -> None:
+        """The trial has gone on to the next rung; its values still count."""
+        self._promoted.add(trial)
+        self.contenders.promote(trial)
+
+    def promotable(self, limit: int) -> list[int]:
+        """At most `limit` trials among the best floor(n / eta) that are not promoted yet, best first."""
+        if self._best is None:
+            self._best = best_first(self._keys, self._ended // self._eta)
+        return [trial for trial in self._best if trial not in self._promoted][:limit]
+
+    @property
+    def unpromoted(self) -> list[int]:
+        """The trials with a value that were not promoted."""
+        return [trial for trial in self._keys if trial not in self._promoted]
+
+    def reset_dropped(self) -> None:
+        """More runs may come than was known: whoever has a value may be promoted some day."""
+        self.contenders = FrontCandidates()
+        for trial, key in self._keys.items():
+            self.contenders.add(trial, key)
+            if trial in self._promoted:
+                self.contenders.promote(trial)
