@@ -13,6 +13,29 @@
     return `rgba(${red},${green},${blue},${opacity ?? 1})`;
   }
 
+  // What a script element with data has, unpacked where it is packed.
+  async function unpacked(element) {
+    if (element.type !== "application/gzip") return element.textContent;
+    const bytes = Uint8Array.from(atob(element.textContent), (letter) => letter.charCodeAt(0));
+    const text = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(text).text();
+  }
+
+  // plotly.js, and what each figure shows as text; read once, so that a printer does not have to wait.
+  const texts = new Map();
+  let ready = null;
+  function prepare() {
+    return ready ??= (async () => {
+      const source = document.getElementById("plotly");
+      const read = figures.map(async (plot) => texts.set(plot, await unpacked(plot.closest("figure").querySelector("script"))));
+      const [code] = await Promise.all([unpacked(source), ...read]);
+      const script = document.createElement("script");
+      script.textContent = code; // the page's policy knows it
+      document.head.append(script);
+      if (!window.Plotly) throw new Error("plotly.js was not run");
+    })();
+  }
+
   // A copy in which every {"@": name, "opacity": share} is a colour; arrays that end with a number are taken as they are.
   function coloured(value) {
     if (Array.isArray(value)) return typeof value.at(-1) === "number" ? value : value.map(coloured);
@@ -72,7 +95,8 @@
     const figure = plot.closest("figure"), menus = [...figure.querySelectorAll("select")];
     plot.dataset.drawn = root.dataset.theme;
     try {
-      const content = coloured(JSON.parse(figure.querySelector("script").textContent));
+      if (!window.Plotly) await prepare();
+      const content = coloured(JSON.parse(texts.get(plot)));
       menus.forEach(({ selectedIndex, selectedOptions }, at) => {
         if (!selectedOptions[0].defaultSelected) change(content, content.menus[at][selectedIndex]);
       });
@@ -80,8 +104,10 @@
       const uirevision = menus.map((menu) => menu.selectedIndex).join() || "one";
       const layout = { ...content.layout, width, uirevision, template: template() };
       await Plotly.react(plot, content.traces, layout, { displayModeBar: false, responsive: true });
+      performance.mark("hpcsweep-drawn", { detail: figure.id });
     } catch (error) {
-      plot.textContent = "This figure could not be drawn.";
+      plot.textContent = window.DecompressionStream ? "This figure could not be drawn."
+        : "This figure needs a newer browser: one of 2023 or later.";
       console.error(figure.id, error);
     }
   }
@@ -125,7 +151,7 @@
     root.dataset.theme = theme;
     width = wide;
     for (const plot of figures) {
-      Plotly.purge(plot); // else it would keep its width
+      window.Plotly?.purge(plot); // else it would keep its width
       delete plot.dataset.drawn;
     }
   };
@@ -141,5 +167,7 @@
   });
 
   // The figures in sight are drawn within the first frame: after it the page answers.
-  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => performance.mark("hpcsweep-ready"))));
+  const frames = () => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => performance.mark("hpcsweep-ready"))));
+  if (figures.length) prepare().then(frames, frames);
+  else frames();
 })();

@@ -7,12 +7,13 @@ values of configurations must not be read so: `plain` escapes all strings of a f
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import math
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -30,6 +31,7 @@ from hpcsweep.html.curves import curves
 from hpcsweep.html.parallel import parallel
 from hpcsweep.html.parameters import importance, slices
 from hpcsweep.html.pareto import Mode, pareto
+from hpcsweep.html.plotly_js import plotly_js
 from hpcsweep.html.progress import progress
 from hpcsweep.html.rungs import rungs
 from hpcsweep.html.sections import Figure, Section, Table
@@ -80,19 +82,18 @@ def render(title: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
         finalize=_sanitise,
     )
-    environment.filters |= {"cell": _cell, "figure_json": figure_json, "numeric": _numeric}
+    environment.filters |= {"cell": _cell, "numeric": _numeric}
+    environment.filters |= {"data": data_script, "figure_json": figure_json}
     environment.globals["kind"] = lambda block: type(block).__name__.lower()
     drawn = any(isinstance(block, Figure) for section in sections for block in section.blocks)
-    scripts = {
-        "theme": Markup(_read("theme.js")),
-        "page": Markup(_read("page.js")),
-        "plotly": Markup(_plotly()) if drawn else Markup(""),
-    }
+    plotly = plotly_js() if drawn else ""
+    scripts = {name: Markup(_read(f"{name}.js")) for name in ("theme", "page")}
     return environment.get_template("page.html").render(
         title=title,
         sections=sections,
         style=Markup(style_sheet() + "\n" + _read("page.css")),
-        policy=_policy(scripts.values()),
+        policy=_policy([*scripts.values(), plotly]),
+        plotly=_packed(plotly) if drawn else "",
         **scripts,
     )
 
@@ -106,10 +107,17 @@ def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
+@cache
+def _packed(text: str) -> Markup:
+    """Compressed, as base64: browsers unpack it themselves."""
+    return Markup(base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode())
 
-    return str(get_plotlyjs()).replace("</script", r"<\/script")
+
+def data_script(text: Markup) -> Markup:
+    """A script element with data for the page's scripts, packed where that makes it much smaller."""
+    if len(text) < _PACKED:
+        return Markup('<script type="application/json">{}</script>').format(text)
+    return Markup('<script type="application/gzip">{}</script>').format(_packed.__wrapped__(text))
 
 
 def _policy(scripts: Iterable[str]) -> str:
@@ -188,6 +196,8 @@ def style_sheet() -> str:
     return "\n".join(lines)
 
 
+#: Data of so many characters are packed.
+_PACKED: Final = 4000
 #: Beyond this, digits are kept as they are: dates in milliseconds, counts.
 _LARGE: Final = 1e6
 _DIGITS: Final = 7

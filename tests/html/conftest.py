@@ -1,4 +1,4 @@
-"""One browser for each module with tests of pages."""
+"""One browser for all tests of pages."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """The browser of a module's tests: open pages take time from whatever runs after them."""
+@pytest.fixture(scope="session")
+def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     from tests.html.browser import missing, started
 
     switch = os.environ.get(SWITCH, "")
@@ -37,3 +36,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         pytest.skip(lack)
     with started(tmp_path_factory.mktemp("chromium")) as found:
         yield found
+
+
+@pytest.fixture
+def browser(_browser: Browser) -> Iterator[Browser]:
+    """The browser; afterwards it is empty: open pages take time from whatever runs after them."""
+    yield _browser
+    _browser.driver.get("about:blank")
