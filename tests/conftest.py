@@ -25,6 +25,7 @@ GROUPS = {
     "slurm/test_doctor": "slurm that waits",
     "slurm/": "slurm",
     "html/test_page_browser": "browser",
+    "html/test_trials_browser": "browser",
     "training/": "training",
 }
 #: What takes longest begins first.

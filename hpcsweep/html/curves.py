@@ -39,13 +39,13 @@ _STYLES: Final = {
 
 def curves(results: Results) -> Section | None:
     """The metric over the steps; between two rungs a curve shows whether the trial went on from there."""
-    reports = _reports(results)
+    reports = objective_reports(results)
     reports = reports[np.isfinite(reports["value"])]
     if not reports.duplicated("trial").any():
         return None  # no trial has two points
     total = int(reports["trial"].nunique())
     kept = _kept(results, set(reports["trial"]))
-    shown = _subsample_points(reports[reports["trial"].isin(kept)], most=max(20, _ALL_POINTS // len(kept)))
+    shown = subsample_points(reports[reports["trial"].isin(kept)], most=max(20, _ALL_POINTS // len(kept)))
     axis = value_axis(results.metric, shown["value"].to_numpy(), minimise=results.minimise)
     groups = group_brackets(results.folder.state)
     traces, group_of_trace = _traces(results, groups, shown)
@@ -72,7 +72,7 @@ def curves(results: Results) -> Section | None:
     return Section("curves", "Learning curves", [figure])
 
 
-def _reports(results: Results) -> pd.DataFrame:
+def objective_reports(results: Results) -> pd.DataFrame:
     """What was reported of the objective, or, where nothing is kept of it, the values of the runs."""
     import pandas as pd
 
@@ -107,7 +107,7 @@ def _kept(results: Results, reported: set[int]) -> set[int]:
     return {order[index] for index in chosen}
 
 
-def _subsample_points(reports: pd.DataFrame, *, most: int) -> pd.DataFrame:
+def subsample_points(reports: pd.DataFrame, *, most: int) -> pd.DataFrame:
     """Of each curve a bounded number of points, its first and last among them."""
     indices = reports.groupby("trial").cumcount().to_numpy()
     sizes = reports.groupby("trial")["step"].transform("size").to_numpy()
@@ -170,6 +170,7 @@ def _trace(
         "customdata": np.array([trial for _, _, trial in line]),
         "line": style,
         "marker": {"size": 4},
+        "meta": "curves",  # the page's script shows lines of chosen trials
         "hovertemplate": "trial %{customdata}, step %{x}: %{y:.6~g}",
     }
 
@@ -192,7 +193,7 @@ def _best_trace(results: Results, reports: pd.DataFrame) -> list[dict[str, Any]]
     name, own = _best_curve(results, reports)
     if own.empty:
         return []
-    own = _subsample_points(own, most=MOST_POINTS)
+    own = subsample_points(own, most=MOST_POINTS)
     return [
         {
             "type": "scatter",

@@ -1,10 +1,11 @@
 "use strict";
-// Draws figures as they come near the viewport, in the colours of the theme.
+// Draws figures as they come near the viewport, in the colours of the theme, and shows in all what is chosen in one.
 (() => {
   const root = document.documentElement;
   const figures = [...document.querySelectorAll(".plot")];
   const SHEET = 680; // pixels that fit between the margins of A4 and Letter
   let width; // of figures; they fill theirs unless they are for a sheet
+  const TIP = 10; // parameters that a tooltip names
   const touch = matchMedia("(pointer: coarse)").matches;
 
   function colour(name, opacity) {
@@ -21,6 +22,118 @@
     return new Response(text).text();
   }
 
+  // What is chosen: one trial, those picked in a figure, those that the filter of the table matches.
+  const focus = { trial: null, brushed: null, matching: null };
+  let version = 0; // of what figures show of that
+  const table = document.querySelector("#trial-table script");
+  const trials = table && unpacked(table).then(JSON.parse);
+  let known = null; // trial -> its configuration as a tooltip has it
+  let repeats = 1;
+
+  const escaped = (value) => String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  function learn({ columns, configs, repeats: each }) {
+    const shown = (value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(4)) : typeof value === "string" ? value : JSON.stringify(value));
+    const tip = (config) => Object.entries(config).slice(0, TIP).map(([name, value]) => `${escaped(name)} ${escaped(shown(value))}`).join("<br>");
+    const texts = new Map(); // by row, made when needed
+    const rows = new Map(columns[0].values.map((trial, row) => [trial, row]));
+    repeats = each;
+    known = (trial) => {
+      const row = rows.get(trial);
+      if (!texts.has(row)) texts.set(row, row === undefined ? "" : tip(configs[row]));
+      return texts.get(row);
+    };
+  }
+
+  // Trials of a trace's points; null where they are of none.
+  function trialsOf({ type, customdata, hovertemplate }) {
+    if (!customdata || !(type === "parcoords" || hovertemplate?.startsWith("trial %{customdata"))) return null;
+    return customdata.map((each) => (Array.isArray(each) ? each[0] : each));
+  }
+
+  // Marks what is chosen in the traces of a figure, and names the configuration in its tooltips.
+  function emphasise(traces) {
+    const { trial, brushed, matching } = focus, first = trial === null ? null : trial - (trial % repeats);
+    const sets = [brushed, matching].filter(Boolean);
+    const chosen = (each) => sets.every((set) => set.has(each));
+    const extra = [];
+    for (const trace of traces) {
+      const ids = trace.visible === false ? null : trialsOf(trace);
+      if (!ids) continue;
+      const own = ids.map((each) => each === trial || each === first);
+      if (trace.type === "parcoords") {
+        if (!sets.length && trial === null) continue;
+        const { color } = trace.line, low = Math.min(...color), high = Math.max(...color);
+        const marked = (each, at) => (trial === null ? chosen(each) : own[at]);
+        trace.line = { cmin: low, cmax: high, ...trace.line, color: color.map((each, at) => (marked(ids[at], at) ? (trial === null ? each : high) : low)) };
+        continue;
+      }
+      if (known) {
+        trace.text = ids.map(known);
+        trace.hovertemplate = trace.hovertemplate.replace(/(<extra>|$)/, "<br>%{text}$1");
+      }
+      const lines = trace.meta === "curves", points = (wanted) => {
+        const [x, y] = [trace.x, trace.y].map((values) => values.map((value, at) => (wanted(ids[at], at) ? value : null)));
+        return { type: "scatter", mode: trace.mode, x, y, xaxis: trace.xaxis, yaxis: trace.yaxis, hoverinfo: "skip", showlegend: false };
+      };
+      if (sets.length && lines) {
+        trace.opacity = 0.2;
+        extra.push({ ...points(chosen), line: trace.line, marker: trace.marker });
+      } else if (sets.length && trace.mode === "markers") {
+        trace.selectedpoints = ids.flatMap((each, at) => (chosen(each) ? [at] : []));
+        trace.unselected = { marker: { opacity: 0.08 } };
+      }
+      if (own.some(Boolean)) {
+        const mark = { size: lines ? 6 : 16, symbol: lines ? "circle" : "circle-open", color: colour("text"), line: { width: lines ? 0 : 3 } };
+        extra.push({ ...points((_, at) => own[at]), mode: lines ? trace.mode : "markers", marker: mark, line: { color: colour("text"), width: 3 }, cliponaxis: false });
+      }
+    }
+    traces.push(...extra);
+  }
+
+  function show(change, focused = false) {
+    Object.assign(focus, change);
+    version += 1;
+    dispatchEvent(new CustomEvent("hpcsweep-focus", { detail: { focused } }));
+    [...near].filter(stale).forEach(draw);
+  }
+
+  // Which trials lines of parallel coordinates are of that go through all picked ranges; null where none is picked.
+  function picked({ customdata, dimensions }) {
+    const within = (value, ranges) => (Array.isArray(ranges[0]) ? ranges : [ranges]).some(([low, high]) => value >= low && value <= high);
+    const limits = dimensions.filter(({ constraintrange }) => constraintrange?.length);
+    if (!limits.length) return null;
+    return new Set(customdata.filter((_, at) => limits.every(({ values, constraintrange }) => within(values[at], constraintrange))));
+  }
+
+  // Points are clicked and picked, so are ranges of parallel coordinates.
+  const listening = new WeakSet();
+  function listen(plot, traces) {
+    if (!trials || listening.has(plot) || !traces.some(trialsOf)) return;
+    listening.add(plot);
+    const trialAt = ({ customdata, data }) => (trialsOf(data) ? (Array.isArray(customdata) ? customdata[0] : customdata) : undefined);
+    plot.on("plotly_click", ({ points }) => {
+      const trial = points.map(trialAt).find((each) => each !== undefined);
+      if (trial !== undefined) show({ trial });
+    });
+    plot.on("plotly_selected", (event) => {
+      if (!event) return; // a click beside everything
+      const brushed = event.points.map(trialAt).filter((each) => each !== undefined);
+      show({ brushed: brushed.length ? new Set(brushed) : null });
+    });
+    plot.on("plotly_restyle", ([changes]) => {
+      if (Object.keys(changes).some((key) => key.includes("constraintrange"))) show({ brushed: picked(plot.data[0]) });
+    });
+    const below = plot.closest("figure").querySelector(".save");
+    if (traces[0].type === "parcoords" || below.querySelector(".brush")) return;
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "brush", textContent: "Pick points", ariaPressed: "false" });
+    button.title = "Drag over points to show their trials in every figure and in the table";
+    button.addEventListener("click", () => {
+      button.ariaPressed = String(button.ariaPressed !== "true");
+      draw(plot);
+    });
+    below.prepend(button);
+  }
+
   // plotly.js, and what each figure shows as text; read once, so that a printer does not have to wait.
   const texts = new Map();
   let ready = null;
@@ -28,7 +141,8 @@
     return ready ??= (async () => {
       const source = document.getElementById("plotly");
       const read = figures.map(async (plot) => texts.set(plot, await unpacked(plot.closest("figure").querySelector("script"))));
-      const [code] = await Promise.all([unpacked(source), ...read]);
+      const [code, data] = await Promise.all([unpacked(source), trials, ...read]);
+      if (data) learn(data);
       const script = document.createElement("script");
       script.textContent = code; // the page's policy knows it
       document.head.append(script);
@@ -94,6 +208,7 @@
   async function draw(plot) {
     const figure = plot.closest("figure"), menus = [...figure.querySelectorAll("select")];
     plot.dataset.drawn = root.dataset.theme;
+    plot.dataset.version = version;
     try {
       if (!window.Plotly) await prepare();
       const content = coloured(JSON.parse(texts.get(plot)));
@@ -102,8 +217,11 @@
       });
       // As long as the same is chosen, plotly keeps what was zoomed, brushed and hidden.
       const uirevision = menus.map((menu) => menu.selectedIndex).join() || "one";
-      const layout = { ...content.layout, width, uirevision, template: template() };
+      const brush = figure.querySelector(".brush")?.ariaPressed === "true" ? { dragmode: "select" } : {};
+      const layout = { ...content.layout, ...brush, width, uirevision, selections: [], template: template() };
+      emphasise(content.traces);
       await Plotly.react(plot, content.traces, layout, { displayModeBar: false, responsive: true });
+      listen(plot, content.traces);
       performance.mark("hpcsweep-drawn", { detail: figure.id });
     } catch (error) {
       plot.textContent = window.DecompressionStream ? "This figure could not be drawn."
@@ -118,14 +236,20 @@
     await Plotly.downloadImage(plot, { format, filename, width: null, height: null, scale: format === "png" ? 2 : 1 });
   }
 
-  const stale = (plot) => plot.dataset.drawn !== root.dataset.theme;
+  async function plot(element, traces, layout) {
+    await prepare();
+    await Plotly.react(element, coloured(traces), { ...layout, template: template() }, { displayModeBar: false, responsive: true });
+  }
+  window.hpcsweep = { focus, trials, show, plot };
+
+  const stale = (plot) => plot.dataset.drawn !== root.dataset.theme || Number(plot.dataset.version) !== version;
   const near = new Set();
   const seen = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) near.delete(target);
       else if (near.add(target) && stale(target)) draw(target);
     }
-  }, { rootMargin: "300px" });
+  }, { rootMargin: "800px" });
   for (const plot of figures) {
     const figure = plot.closest("figure");
     seen.observe(plot);
@@ -152,6 +276,7 @@
     width = wide;
     for (const plot of figures) {
       window.Plotly?.purge(plot); // else it would keep its width
+      listening.delete(plot);
       delete plot.dataset.drawn;
     }
   };

@@ -34,8 +34,9 @@ from hpcsweep.html.pareto import Mode, pareto
 from hpcsweep.html.plotly_js import plotly_js
 from hpcsweep.html.progress import progress
 from hpcsweep.html.rungs import rungs
-from hpcsweep.html.sections import Figure, Section, Table
+from hpcsweep.html.sections import Figure, Section, Table, TrialTable
 from hpcsweep.html.summary import provenance, summary
+from hpcsweep.html.trials import trials
 from hpcsweep.html.usage import usage
 from hpcsweep.store.files import STDOUT, make_dirs, write_output
 from hpcsweep.views.results import Results
@@ -45,6 +46,7 @@ Maker: TypeAlias = Callable[[Results], Section | None]
 #: From top to bottom; one that has nothing to say gives None.
 SECTIONS: Final[tuple[Maker, ...]] = (
     summary,
+    trials,
     progress,
     curves,
     rungs,
@@ -83,11 +85,14 @@ def render(title: str, sections: Sequence[Section]) -> str:
         finalize=_sanitise,
     )
     environment.filters |= {"cell": _cell, "numeric": _numeric}
-    environment.filters |= {"data": data_script, "figure_json": figure_json}
+    environment.filters |= {"data": data_script, "figure_json": figure_json, "trials_json": trials_json}
     environment.globals["kind"] = lambda block: type(block).__name__.lower()
     drawn = any(isinstance(block, Figure) for section in sections for block in section.blocks)
     plotly = plotly_js() if drawn else ""
-    scripts = {name: Markup(_read(f"{name}.js")) for name in ("theme", "page")}
+    listed = any(isinstance(block, TrialTable) for section in sections for block in section.blocks)
+    scripts = {name: Markup(_read(f"{name}.js")) for name in ("theme", "page", "trials")}
+    if not listed:
+        scripts["trials"] = Markup("")
     return environment.get_template("page.html").render(
         title=title,
         sections=sections,
@@ -224,6 +229,12 @@ def figure_json(figure: Figure) -> Markup:
     return Markup(msgspec.json.encode(plain(content)).decode().translate(_IN_HTML))
 
 
+def trials_json(table: TrialTable) -> Markup:
+    """What the table and the panel of a trial show, for a script element. Configurations are exact."""
+    encoded = msgspec.json.encode(table.data, enc_hook=lambda array: _rounded(array).tolist())
+    return Markup(encoded.decode().translate(_IN_HTML))
+
+
 def plain(value: Any, key: str = "") -> Any:
     """The value as JSON has it; `key` is the nearest name that it stands under.
 
@@ -237,7 +248,7 @@ def plain(value: Any, key: str = "") -> Any:
         case None | bool() | int():
             return value
         case float():
-            return _rounded(np.asarray(value)).item()
+            return _rounded(np.asarray(value, dtype=float)).item()
         case Mapping():
             above = f"{key}." if key == "dimensions" else ""
             return {name: plain(inner, f"{above}{name}") for name, inner in value.items()}
@@ -245,13 +256,13 @@ def plain(value: Any, key: str = "") -> Any:
             return [plain(inner, key) for inner in value]
         case _:  # arrays, series, scalars of numpy
             array = np.asarray(value)
-            if array.dtype.kind == "f":
-                return _rounded(array).tolist()
-            return array.tolist() if array.dtype.kind in "biu" else plain(array.tolist(), key)
+            return _rounded(array).tolist() if array.dtype.kind in "biuf" else plain(array.tolist(), key)
 
 
 def _rounded(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
     """Of 7 significant digits. numpy divides by a power of ten, so the text of each number is short."""
+    if array.dtype.kind != "f":
+        return array
     with np.errstate(all="ignore"):
         exact = np.asarray(array, dtype=float)
         size = np.abs(exact)

@@ -58,6 +58,7 @@ def parallel(results: Results) -> Section | None:
     axes.append(value)
     trace = {
         "type": "parcoords",
+        "customdata": np.concatenate([failed.trials, shown.trials]),
         "dimensions": axes,
         "line": _colours(results, shown.values, failed=len(failed.trials)),
         "labelangle": -20,

@@ -5,7 +5,7 @@ All text is text: whatever stands in it, `<script>` too, is shown and never run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 
@@ -62,7 +62,21 @@ class Figure(NamedTuple):
     width: int = 0
 
 
-Block: TypeAlias = Text | KeyValues | Table | Figure
+class TrialTable(NamedTuple):
+    """All trials, to be sorted, filtered and opened; the page's script makes the rows.
+
+    Attributes:
+        data: See `hpcsweep.html.trials`.
+        total: Trials.
+        caption: What it shows, for screen readers too.
+    """
+
+    data: Mapping[str, Any]
+    total: int
+    caption: str
+
+
+Block: TypeAlias = Text | KeyValues | Table | TrialTable | Figure
 
 
 class Section(NamedTuple):

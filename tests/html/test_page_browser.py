@@ -147,7 +147,7 @@ def test_the_report_of_2000_trials_answers_within_3_seconds(browser: Browser, la
 
 def test_only_figures_in_sight_are_drawn_until_somebody_scrolls(browser: Browser, large: Path) -> None:
     browser.open(large)
-    browser.driver.execute_async_script(_READY)
+    browser.until("return performance.getEntriesByName('hpcsweep-drawn').length")
     drawn = [plot.get_attribute("data-drawn") for plot in browser.all(".plot")]
     assert drawn[0] == "light"
     assert drawn[-1] is None

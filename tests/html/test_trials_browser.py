@@ -1,0 +1,270 @@
+"""The table of trials, the panel of one, and what is chosen in one figure and shown in all: in a browser."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from hpcsweep.html.page import page, render
+from hpcsweep.html.sections import Section, TrialTable
+from hpcsweep.views.results import load
+from tests.html.browser import Browser
+from tests.html.hand_made_sweeps import ENDED, Ran, report, sweep
+
+#: So many trials, x of each its number; the larger, the worse. Every tenth fails.
+COUNT = 30
+MANY = 10_000
+SPACE: dict[str, Any] = {
+    "x": {"type": "float", "low": 0.0, "high": 30.0},
+    "kind": {"type": "choice", "values": ["it's", "plain"]},
+}
+_TABLE = "return performance.getEntriesByName('hpcsweep-table').length"
+_ROWS = (
+    "return [...document.querySelectorAll('#trials tr[data-trial]')].map((row) => Number(row.dataset.trial))"
+)
+_PANEL = (
+    "return !document.getElementById('trial').hidden && document.getElementById('trial-title').textContent"
+)
+_SCROLL = """
+document.querySelector('#progress-since-start').scrollIntoView({ block: 'center', behavior: 'instant' });
+"""
+_VIOLATIONS = """
+axe.run().then(({ violations }) => arguments[0](
+  violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html.slice(0, 200))])
+));
+"""
+_COUNT = "return document.getElementById('trial-count').textContent"
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep with all that figures share: values, curves, failures."""
+    folder = tmp_path_factory.mktemp("linked")
+    runs = [Ran(trial, 3, None if trial % 10 == 9 else 1.0 + trial, 1.0 + trial) for trial in range(COUNT)]
+    runs += [Ran(trial, 9, 0.5 + trial, 40.0 + trial) for trial in range(3)]
+    configs = {trial: {"x": float(trial), "kind": "it's" if trial % 2 else "plain"} for trial in range(COUNT)}
+    results = sweep(folder / "results", runs, ENDED, configs=configs, space=SPACE)
+    for trial in range(COUNT):
+        report(results, trial, 0, {step: {"loss": 1.0 + trial + 1 / step} for step in (1, 2, 3)})
+    target = folder / "report.html"
+    target.write_text(page(load(folder / "results")))
+    return target
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of ten thousand trials."""
+    numbers = np.arange(MANY)
+    columns = [
+        {"name": "trial", "kind": "number", "values": numbers},
+        {"name": "loss", "kind": "number", "values": numbers / MANY},
+        {"name": "lr", "kind": "number", "values": None},
+    ]
+    empty: dict[str, Any] = {"trial": []}
+    data = {
+        "metric": "loss",
+        "folder": "results/s",
+        "repeats": 1,
+        "columns": columns,
+        "configs": [{"lr": 1.0 / (1 + trial)} for trial in range(MANY)],
+        "story": [[] for _ in range(MANY)],
+        "messages": {},
+        "attempts": empty,
+        "curves": empty,
+        "logs": {},
+    }
+    target = tmp_path_factory.mktemp("many") / "report.html"
+    target.write_text(render("many", [Section("trials", "Trials", [TrialTable(data, MANY, "caption")])]))
+    return target
+
+
+def opened(browser: Browser, file: Path, **options: Any) -> None:
+    browser.open(file, **options)
+    browser.until(_TABLE)
+
+
+def filtered(browser: Browser, text: str) -> str:
+    """How many rows are left of which."""
+    (field,) = browser.all("#trial-filter")
+    field.clear()
+    field.send_keys(text)
+    return str(browser.run(_COUNT))
+
+
+def test_of_ten_thousand_rows_those_in_sight_are_made_and_the_last_is_reached_by_a_key(
+    browser: Browser, many: Path
+) -> None:
+    opened(browser, many)
+    first = browser.run(_ROWS)
+    assert first == list(range(len(first)))
+    assert len(first) < 60
+    browser.run("document.querySelector('#trials table').focus()")
+    browser.press(Keys.END)
+    assert browser.run(_ROWS)[-1] == MANY - 1
+    active = "return document.activeElement.getAttribute('aria-activedescendant')"
+    assert browser.run(active) == f"trial-row-{MANY - 1}"
+    assert browser.run("return document.querySelector('#trials table').ariaRowCount") == str(MANY + 1)
+    browser.press(Keys.ARROW_UP, Keys.ENTER)
+    assert browser.until(_PANEL) == f"Trial {MANY - 2}"
+    assert "Close" in browser.run("return document.activeElement.textContent")
+    browser.press(Keys.ESCAPE)
+    assert browser.run(_PANEL) is False
+    assert browser.run("return document.activeElement.tagName") == "TABLE"
+    assert browser.errors() == []
+
+
+def test_rows_are_filtered_by_words_and_by_ranges(browser: Browser, linked: Path) -> None:
+    opened(browser, linked)
+    assert filtered(browser, "x<12 x>=10") == "2 of 30 trials"
+    assert browser.run(_ROWS) == [10, 11]
+    assert filtered(browser, "kind=plain loss > 20 crashed") == "0 of 30 trials"
+    assert filtered(browser, "crashed") == "3 of 30 trials"
+    assert filtered(browser, '"at step"=9 it\'s') == "1 of 30 trials"
+    assert filtered(browser, " ") == "30 trials"
+
+
+def test_a_click_on_a_name_orders_rows_with_those_without_a_value_last(
+    browser: Browser, linked: Path
+) -> None:
+    opened(browser, linked)
+    best = browser.run(_ROWS)
+    assert best[:4] == [0, 1, 2, 3]
+    heads = {head.text.split()[0]: head for head in browser.all("#trials th button")}
+    sort = "return document.querySelectorAll('#trials th')[1].ariaSort"
+    heads["loss"].click()
+    assert browser.run(sort) == "ascending"
+    heads["loss"].click()
+    assert (browser.run(sort), browser.run(_ROWS)[:3]) == ("descending", [28, 27, 26])
+    browser.run("document.querySelector('#trials .rows').scrollTop = 1e6")
+    assert browser.until("return document.querySelector('#trial-row-29')") is not None
+    heads["loss"].click()
+    assert (browser.run(sort), browser.run(_ROWS)[:4]) == ("none", best[:4])
+
+
+def test_a_click_on_a_row_opens_its_trial_and_marks_it_in_every_figure(
+    browser: Browser, linked: Path
+) -> None:
+    opened(browser, linked)
+    browser.run("document.querySelector('#trial-row-1').click()")
+    assert browser.run(_PANEL) == "Trial 1"
+    text = browser.text("#trial")
+    for told in ("it's", "place 2 of 27, promoted", "rung 1, completed", "loss over steps"):
+        assert told in text
+    assert browser.run("return location.hash") == "#trial=1"
+    browser.draw_all()
+    marked = browser.run(
+        """
+        return [...document.querySelectorAll("section .plot")].map((plot) => [
+          plot.closest("figure").id,
+          plot.data.some(({ hoverinfo, marker, line, y }) => hoverinfo === "skip"
+            && y.some((value) => value !== null) && (marker?.symbol === "circle-open" || line?.width === 3)),
+          plot.data[0].type === "parcoords" && plot.data[0].line.color.filter((each) => each > 0).length,
+        ]).filter(([id]) => /progress|curves|rungs-values|slices|parallel|contour/.test(id));
+        """
+    )
+    assert len(marked) >= 5
+    assert [found for found in marked if not (found[1] or found[2] == 1)] == []
+    # The page opens with the trial that its address names, and closing forgets it.
+    browser.driver.refresh()
+    assert browser.until(_PANEL) == "Trial 1"
+    browser.press(Keys.ESCAPE)
+    assert browser.run("return location.hash") == "#trials"
+    assert browser.errors() == []
+
+
+def test_a_click_on_a_point_opens_its_trial_and_tooltips_have_the_configuration(
+    browser: Browser, linked: Path
+) -> None:
+    opened(browser, linked)
+    browser.draw_all()
+    browser.run(_SCROLL)
+    x, y, trial = browser.run(
+        """
+        const plot = document.querySelector("#progress-since-start .plot");
+        const { xaxis, yaxis } = plot._fullLayout;
+        const trace = plot.data[0], at = trace.customdata.findIndex(([trial]) => trial === 20);
+        const box = plot.getBoundingClientRect(), to = (axis, value) => axis._offset + axis.c2p(value);
+        return [box.x + to(xaxis, trace.x[at]), box.y + to(yaxis, trace.y[at]), trace.customdata[at][0]];
+        """
+    )
+    pointer = ActionChains(browser.driver, duration=20)
+    mouse: Any = pointer.w3c_actions.pointer_action
+    mouse.move_to_location(round(x), round(y))
+    pointer.perform()
+    told = browser.until("return document.querySelector('#progress-since-start .hoverlayer')?.textContent")
+    assert "trial 20 at step 3" in told
+    assert "x 20" in told
+    assert "kind plain" in told
+    ActionChains(browser.driver, duration=20).click().perform()
+    assert browser.until(_PANEL) == f"Trial {trial}"
+
+
+def test_points_that_are_picked_in_a_figure_are_chosen_in_all_and_in_the_table(
+    browser: Browser, linked: Path
+) -> None:
+    opened(browser, linked)
+    browser.draw_all()
+    browser.run(_SCROLL)
+    browser.run("document.querySelector('#progress-since-start .brush').click()")
+    browser.until(
+        "return document.querySelector('#progress-since-start .plot')._fullLayout.dragmode === 'select'"
+    )
+    (drag,) = browser.all("#progress-since-start .nsewdrag")
+    width, height = drag.size["width"], drag.size["height"]
+    pointer = ActionChains(browser.driver, duration=50).move_to_element_with_offset(
+        drag, -width // 2 + 4, -height // 2 + 4
+    )
+    pointer.click_and_hold().move_by_offset(width // 2, height - 8).release().perform()
+    told = browser.until(f"{_COUNT}.includes(' of ') && document.getElementById('trial-count').textContent")
+    kept = set(browser.run(_ROWS))
+    assert 3 < len(kept) < COUNT
+    assert told == f"{len(kept)} of 30 trials"
+    browser.draw_all()
+    dimmed = browser.run(
+        """
+        const { data } = document.querySelector("#slices-one .plot"), [trace] = data;
+        return [trace.selectedpoints.map((at) => trace.customdata[at][0]), trace.unselected.marker.opacity];
+        """
+    )
+    assert set(dimmed[0]) <= kept
+    assert (len(dimmed[0]) > 3, dimmed[1]) == (True, 0.08)
+    browser.run("document.getElementById('trial-clear').click()")
+    assert browser.run(_COUNT) == "30 trials"
+    assert browser.errors() == []
+
+
+def test_commands_are_copied_and_quoted_for_a_shell(browser: Browser, linked: Path) -> None:
+    opened(browser, linked)
+    browser.run("document.querySelector('#trial-row-1').click()")
+    commands = [found.text for found in browser.all("#trial .command code")]
+    folder = linked.parent / "results"
+    assert commands == [
+        f"hpcsweep best {folder} --rerun --trial 1",
+        f"hpcsweep enqueue {folder} x=1 'kind=it'\\''s'",
+        f"hpcsweep logs {folder} 1",
+        f"hpcsweep explain {folder} 1",
+    ]
+    browser.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    browser.all("#trial .command button")[1].send_keys(Keys.ENTER)
+    assert browser.until("return window.copied") == commands[1]
+    assert browser.all("#trial .command button")[1].text == "Copied"
+
+
+@pytest.mark.parametrize(("size", "dark"), [("desktop", False), ("desktop", True), ("phone", True)])
+def test_axe_finds_nothing(browser: Browser, linked: Path, size: str, dark: bool) -> None:
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("axe-core is missing: pip install axe-playwright-python")
+    opened(browser, linked, size=size, dark=dark)
+    browser.draw_all()
+    browser.run("document.querySelector('#trial-row-1').click()")
+    browser.run((Path(found.submodule_search_locations[0]) / "axe.min.js").read_text())
+    violations = browser.driver.execute_async_script(_VIOLATIONS)
+    assert violations == []
+    assert browser.run("return document.documentElement.scrollWidth - innerWidth") <= 0
