@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Generator, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import effort
 from tests.lazy import MODULES_AFTER_COLLECTION
+
+# Tests start some thousand processes, and one that compiles what it imports costs twice as much.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 #: Tests that one worker of pytest-xdist runs, since they share a cluster, a browser or slow imports.
 GROUPS = {
@@ -92,6 +99,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     config.option.loadscopereorder = False
     return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Each worker of pytest-xdist imports the tests from another one on: what one compiles serves all."""
+    worker = getattr(session.config, "workerinput", None)
+    tests = Path(__file__).parent
+    if worker is not None and [Path(word).resolve() for word in session.config.args] == [tests]:
+        modules = sorted(tests.rglob("test_*.py"))
+        first = int(worker["workerid"].removeprefix("gw")) * len(modules) // worker["workercount"]
+        for path in [*modules[first:], *modules[:first]]:
+            with contextlib.suppress(Exception, pytest.skip.Exception):  # the collection says what is wrong
+                importlib.import_module(".".join(path.relative_to(tests.parent).with_suffix("").parts))
+    return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

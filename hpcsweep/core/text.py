@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import shlex
@@ -143,9 +142,16 @@ def sanitize_lines(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else sanitize(char) for char in text)
 
 
+def close_matches(name: str, known: Sequence[str], n: int, cutoff: float = 0.6) -> list[str]:
+    """As `difflib` has it, which not every worker imports."""
+    import difflib
+
+    return difflib.get_close_matches(name, known, n, cutoff)
+
+
 def suggest_name(name: str, known: Sequence[str], *, kind: str) -> str:
     """Says that the name is unknown, and which known one is nearest."""
-    near = difflib.get_close_matches(str(name)[:_COMPARED], known[:_COMPARED], n=1)
+    near = close_matches(str(name)[:_COMPARED], known[:_COMPARED], n=1)
     if near:
         return f"unknown {kind}; did you mean {near[0]!r}?"
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
@@ -155,9 +161,7 @@ def suggest_name(name: str, known: Sequence[str], *, kind: str) -> str:
 def near_name(name: str, names: Iterable[str]) -> str:
     """The one of `names` that is most like it, as `val_loss` is like `val/loss`; empty if none is."""
     plain = {re.sub(r"[\W_]+", "", each).lower(): each for each in names}
-    close = difflib.get_close_matches(
-        re.sub(r"[\W_]+", "", name).lower(), [*plain][:_COMPARED], n=1, cutoff=0.7
-    )
+    close = close_matches(re.sub(r"[\W_]+", "", name).lower(), [*plain][:_COMPARED], n=1, cutoff=0.7)
     return plain[close[0]] if close else ""
 
 

@@ -22,34 +22,29 @@ _TAIL: Final = 64 * 1024
 _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _UNPRINTED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-#: Lines around errors that say nothing about them.
-_BOILERPLATE: Final = tuple(
-    map(
-        re.compile,
-        (
-            r"Set the environment variable HYDRA_FULL_ERROR=1",
-            r"^For debugging consider passing CUDA_LAUNCH_BLOCKING=1",
-            r"^Compile with `?TORCH_USE_CUDA_DSA",
-            r"^CUDA kernel errors might be asynchronously reported",
-            r"^[-=*~#_+.^\s|]+$",  # rules, and the marks below a line of a traceback
-            r"^Traceback \(most recent call last\):$",
-            r"^During handling of the above exception, another exception occurred:$",
-            r"^The above exception was the direct cause of the following exception:$",
-            # torchrun, after what a process of its own had said
-            r"torch\.?distributed\.elastic|torch/distributed/(run|elastic|launcher)",
-            r"ChildFailedError|^Root Cause \(first observed failure\):|^Failures:$|<NO_OTHER_FAILURES>",
-            r"^\[\d+\]:$|^(time|host|rank|exitcode) +: |^error_file: <|^traceback : ",
-            r"^\S+ FAILED$",
-            r"To enable traceback see: https?://",
-            r"WARNING:.*(Sending process|Setting OMP_NUM_THREADS)",
-            r"Sending process \d+ closing signal",
-            # srun, of the exit code that is told anyway
-            r"^srun: (error: .*: (task|tasks) .*: Exited with exit code|Terminating|launch/slurm:)",
-            r"^slurmstepd: error: \*\*\* STEP",
-            r"^(wandb|swanlab): ",
-            r"resource_tracker: There appear to be \d+ leaked",
-        ),
-    )
+#: Lines around errors that say nothing about them; compiled when an excerpt is made, as few workers make one.
+_BOILERPLATE: Final = (
+    r"Set the environment variable HYDRA_FULL_ERROR=1",
+    r"^For debugging consider passing CUDA_LAUNCH_BLOCKING=1",
+    r"^Compile with `?TORCH_USE_CUDA_DSA",
+    r"^CUDA kernel errors might be asynchronously reported",
+    r"^[-=*~#_+.^\s|]+$",  # rules, and the marks below a line of a traceback
+    r"^Traceback \(most recent call last\):$",
+    r"^During handling of the above exception, another exception occurred:$",
+    r"^The above exception was the direct cause of the following exception:$",
+    # torchrun, after what a process of its own had said
+    r"torch\.?distributed\.elastic|torch/distributed/(run|elastic|launcher)",
+    r"ChildFailedError|^Root Cause \(first observed failure\):|^Failures:$|<NO_OTHER_FAILURES>",
+    r"^\[\d+\]:$|^(time|host|rank|exitcode) +: |^error_file: <|^traceback : ",
+    r"^\S+ FAILED$",
+    r"To enable traceback see: https?://",
+    r"WARNING:.*(Sending process|Setting OMP_NUM_THREADS)",
+    r"Sending process \d+ closing signal",
+    # srun, of the exit code that is told anyway
+    r"^srun: (error: .*: (task|tasks) .*: Exited with exit code|Terminating|launch/slurm:)",
+    r"^slurmstepd: error: \*\*\* STEP",
+    r"^(wandb|swanlab): ",
+    r"resource_tracker: There appear to be \d+ leaked",
 )
 #: A progress bar such as `42%|####  | 42/100 [00:01<00:02, 30.1it/s]`.
 _PROGRESS: Final = re.compile(r"\d+%\s*\|.*\||\d+/\d+ \[.*(it|s|batch|ex\w*)/(s|it)|^\s*\d+%\s*\S*$")
@@ -124,7 +119,7 @@ def _plain(line: str) -> str:
 
 
 def _is_boilerplate(line: str) -> bool:
-    return bool(_PROGRESS.search(line)) or any(pattern.search(line.strip()) for pattern in _BOILERPLATE)
+    return bool(_PROGRESS.search(line)) or any(re.search(pattern, line.strip()) for pattern in _BOILERPLATE)
 
 
 def _in_traceback(lines: list[str], index: int) -> bool:

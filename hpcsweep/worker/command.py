@@ -17,7 +17,6 @@ from hpcsweep.core.text import shell_join, shell_quote
 from hpcsweep.store.batch import CodeSnapshot, Header, Program
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.run_files import RunFile
-from hpcsweep.worker import config_file
 from hpcsweep.worker.template import PLACEHOLDERS, Style, as_text, parse_template
 
 _SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
@@ -93,6 +92,8 @@ def write_config_file(program: Program, file: RunFile) -> None:
     """
     if program.config is None or program.command is None or file.config_file is None:
         return
+    from hpcsweep.worker import config_file
+
     template = parse_template(program.command, shell=program.shell, parameters=program.parameters)
     values = {name: value for name, value in file.config.items() if name not in template.names}
     config_file.write(program.config, values, Path(file.config_file))

@@ -11,7 +11,6 @@ placeholders then stand outside quotation marks. Besides `{name}` a template may
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hpcsweep.core.text import truncate
+from hpcsweep.core.text import close_matches, truncate
 from hpcsweep.errors import TrainerError
 
 CONFIG_FILE: Final = "config_file"
@@ -207,7 +206,7 @@ class _Parser:
         known = [*self._parameters, *PLACEHOLDERS]
         if name in known:
             return
-        near = difflib.get_close_matches(name, [*known, ARGS], n=1)
+        near = close_matches(name, [*known, ARGS], n=1)
         hint = f"did you mean {{{near[0]}}}?" if near else "write {{ and }} for plain braces"
         raise TrainerError(f"unknown placeholder {{{name}}}; {hint}")
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import MetricsWriter, NewReports
 from hpcsweep.worker.command import placeholder_values
 from hpcsweep.worker.launch import Launch
-from hpcsweep.worker.metrics.program import ProgramMetrics
 from hpcsweep.worker.outcome import RunOutcome
 from hpcsweep.worker.resuming import keeps_by_name
 from hpcsweep.worker.sealing import Sealer
+
+if TYPE_CHECKING:
+    from hpcsweep.worker.metrics.program import ProgramMetrics
 
 #: How long a program that has reported its last step may take to begin to save what it keeps.
 SAVE_S: Final = 1.0
@@ -57,6 +59,8 @@ class Watcher:
         #: Its reports by our API, if they say when what it keeps is complete, or that it is to end.
         self._told: NewReports | None = None
         if program.metrics or program.metric_files:
+            from hpcsweep.worker.metrics.program import ProgramMetrics
+
             values = placeholder_values(program, launch.file, python=sys.executable)
             resource = run.resource
             self._found = ProgramMetrics(program, values, self._report, start=start, resource=resource)

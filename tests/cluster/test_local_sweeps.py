@@ -23,6 +23,8 @@ from typer.testing import CliRunner
 import hpcsweep
 from hpcsweep.cli import app
 from hpcsweep.core.events import RunFinished
+from hpcsweep.simulation.simulate import simulate
+from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from tests.compacted import batch_files
@@ -139,7 +141,9 @@ def test_hyperband_is_exact_leaves_few_files_and_a_second_launch_starts_nothing(
 def test_resumed_driver_finds_its_running_processes(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     reference = spec.parent / "reference"
-    assert run(spec, "launch", spec, "--results", reference).returncode == 0
+    simulate(
+        load_spec(spec), lambda config, step, seed: (config["x"] - 0.3) ** 2 + 1 / step, folder=reference
+    )
     instants = random.Random(2)
     for _ in range(6):
         driver = start(spec, "launch", spec, STEP_S="0.3")

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import hpcsweep
 from hpcsweep.core.events import AnyEvent, BatchSubmitted, SweepStarted
+from hpcsweep.simulation.simulate import simulate
+from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from tests.driver.sweeps import decided
@@ -80,14 +82,33 @@ def outcome(folder: Path) -> list[tuple[Any, ...]]:
     return decided(read_journal(Layout(folder / "results" / "free")).events)
 
 
+class Undisturbed(NamedTuple):
+    """What is decided where nothing goes wrong, how many epochs that trains, and which trial is the best."""
+
+    outcome: list[tuple[Any, ...]]
+    epochs: int
+    best: int
+
+
+def undisturbed(folder: Path, *sets: str, max_resource: int) -> Undisturbed:
+    """The same of a sweep by `TRAINER`: it is simulated, which costs no process."""
+    spec = load_spec(write_sweep(folder, max_resource=max_resource, max_gpus=8), sets)
+    root = folder / "results" / "free"
+    simulate(spec, lambda config, step, seed: (config["x"] - 0.3) ** 2 + 1 / step, folder=root, compact=False)
+    results = hpcsweep.load(root)
+    assert results.best is not None
+    epochs = (results.runs["resource"] - results.runs["start_resource"]).sum()
+    return Undisturbed(outcome(folder), int(epochs), results.best["trial"])
+
+
 def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 300) -> None:
-    """Look again and again, a third of the time at most; an error with these words if it does not come."""
+    """Look again and again, a sixth of the time at most; an error with these words if it does not come."""
     end = time.monotonic() + timeout_s
     began = time.monotonic()
     while not condition():
         now = time.monotonic()
         assert now < end, f"{what}: not within {timeout_s:g} s"
-        time.sleep(max(0.2, 2 * (now - began)))
+        time.sleep(max(0.2, 5 * (now - began)))
         began = time.monotonic()
 
 

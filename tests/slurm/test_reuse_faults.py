@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +22,7 @@ from hpcsweep.core.events import (
 )
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, finish, outcome, wait_until
+from .sweeps import Sweep, finish, outcome, undisturbed, wait_until
 from .test_survival import (
     TRAINER,
     _on_the_private_cluster,  # noqa: F401
@@ -37,19 +36,6 @@ SAME: Final[dict[str, Any]] = {"max_resource": 27, "trainer": TRAINER}
 TRIALS: Final = "budget.trials=30"
 REUSING: Final = ("cluster.reuse=true", "cluster.idle=60", TRIALS)
 
-_undisturbed: list[tuple[list[tuple[Any, ...]], int]] = []
-_lock = threading.Lock()
-
-
-def undisturbed(slurm: PrivateSlurm, folder: Path) -> tuple[list[tuple[Any, ...]], int]:
-    """What the same sweep decides on this machine, and how many epochs it trains; played once."""
-    with _lock:
-        if not _undisturbed:
-            with Sweep(slurm, folder / "undisturbed", TRIALS, "cluster.name=local", **SAME) as sweep:
-                sweep.finish()
-                _undisturbed.append((outcome(sweep.folder), len(sweep.epochs())))
-    return _undisturbed[0]
-
 
 def broken_off(sweep: Sweep) -> list[RunInterrupted]:
     """Runs that had begun and did not come to their end."""
@@ -59,7 +45,7 @@ def broken_off(sweep: Sweep) -> list[RunInterrupted]:
 
 def check(sweep: Sweep, folder: Path) -> None:
     """The same decisions and values, each run counted once, no epoch repeated but for an interruption."""
-    decisions, epochs = undisturbed(sweep.slurm, folder)
+    decisions, epochs, _ = undisturbed(folder / "undisturbed", TRIALS, max_resource=27)
     assert outcome(sweep.folder) == decisions
     finished = Counter(event.run for event in sweep.of_kind(RunFinished))
     assert set(finished.values()) == {1}

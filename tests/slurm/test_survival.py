@@ -37,7 +37,7 @@ from tests.compacted import batch_files
 
 from .conftest import require_slurm
 from .fixture import NODES, PrivateSlurm
-from .sweeps import Sweep, finish, outcome, wait_until
+from .sweeps import Sweep, finish, outcome, undisturbed, wait_until
 
 AT_A_TIME = 5
 
@@ -224,22 +224,17 @@ def preempting(slurm: PrivateSlurm) -> Iterator[None]:
 
 @on_a_cluster()
 def test_preempted_throughout_a_sweep_ends_as_undisturbed(slurm: PrivateSlurm, folder: Path) -> None:
-    same: dict[str, Any] = {"max_resource": 27, "trainer": TRAINER}
-    with (
-        Sweep(slurm, folder / "undisturbed", "budget.trials=30", "cluster.name=local", **same) as undisturbed,
-        Sweep(slurm, folder / "disturbed", "budget.trials=30", **same, pause=0.2) as sweep,
-    ):
-        driver = undisturbed.launch()
+    trials = "budget.trials=30"
+    decided, epochs, best = undisturbed(folder / "undisturbed", trials, max_resource=27)
+    with Sweep(slurm, folder / "s", trials, max_resource=27, trainer=TRAINER, pause=0.2) as sweep:
         with preempting(slurm):
             sweep.finish()
-        finish(driver)
-        assert outcome(sweep.folder) == outcome(undisturbed.folder)
-        assert sweep.status()["best"]["trial"] == undisturbed.status()["best"]["trial"]
-        every_run_once(sweep, len(undisturbed.runs))
+        assert outcome(sweep.folder) == decided
+        assert sweep.status()["best"]["trial"] == best
+        every_run_once(sweep, 45)
         assert interruptions(sweep)["preempted", True] >= 3
         assert {requeued for _, requeued in interruptions(sweep)} == {True}
-        planned = len(undisturbed.epochs())
-        assert planned <= len(sweep.epochs()) <= 1.15 * planned
+        assert epochs <= len(sweep.epochs()) <= 1.15 * epochs
 
 
 # --------------------------------------------------------------------------- nodes
@@ -294,7 +289,7 @@ def test_a_requeue_of_a_whole_array_is_lived_through_by_each_of_its_tasks(
 @on_a_cluster()
 def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: Path) -> None:
     setup = 'cluster.setup=["[ $SLURMD_NODENAME != n2 ] || { echo no GPU here >&2; exit 1; }"]'
-    with Sweep(slurm, folder, *fifo(40, 2), "cluster.grace=1", setup, pause=1, max_gpus=16) as sweep:
+    with Sweep(slurm, folder, *fifo(28, 2), "cluster.grace=1", setup, pause=1, max_gpus=16) as sweep:
         driver = sweep.launch()
         wait_until("a node is left out", lambda: len(sweep.of_kind(NodeExcluded)) > 0)
         driver.send_signal(signal.SIGSTOP)  # or the sweep ends while it is looked at
@@ -304,7 +299,7 @@ def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: P
         assert "excluded: n2" in sweep.told("status")
         driver.send_signal(signal.SIGCONT)
         finish(driver)
-        every_run_once(sweep, 40)
+        every_run_once(sweep, 28)
         # Those that waited in the queue while it looked as if all would fail alike were on no node.
         begun = [e for e in sweep.of_kind(RunInterrupted) if e.interruption is not Interruption.NOT_STARTED]
         assert {event.node for event in begun} == {"n2"}
@@ -338,20 +333,20 @@ def test_submissions_whose_replies_are_lost_happen_once(slurm: PrivateSlurm, fol
             assert (sweep.runs["attempts"] == 1).all()
 
 
-@on_a_cluster(max_array_size=11)
+@on_a_cluster(max_array_size=5)
 def test_rungs_larger_than_an_array_may_be_are_cut(slurm: PrivateSlurm, folder: Path) -> None:
-    halving = "scheduler={name: halving, min_resource: 1, max_resource: 3, eta: 3, prefact: 8.34}"
+    halving = "scheduler={name: halving, min_resource: 1, max_resource: 3, eta: 3, prefact: 4.01}"
     with Sweep(slurm, folder, halving, max_gpus=16) as sweep:
         sweep.finish()
-        every_run_once(sweep, 25 + 8)
-        assert [len(event.tasks) for event in sweep.of_kind(BatchPlanned)] == [11, 11, 3, 8]
+        every_run_once(sweep, 12 + 4)
+        assert [len(event.tasks) for event in sweep.of_kind(BatchPlanned)] == [5, 5, 2, 4]
 
 
-@on_a_cluster(max_job_count=50, max_array_size=50, min_job_age=2)
+@on_a_cluster(max_job_count=20, max_array_size=20, min_job_age=2)
 def test_a_sweep_larger_than_the_queue_goes_in_bit_by_bit(slurm: PrivateSlurm, folder: Path) -> None:
-    with Sweep(slurm, folder, *fifo(70, 1), max_gpus=1000) as sweep:
+    with Sweep(slurm, folder, *fifo(30, 1), max_gpus=1000) as sweep:
         sweep.finish()
-        every_run_once(sweep, 70)
+        every_run_once(sweep, 30)
         assert (sweep.runs["attempts"] == 1).all()
 
 
