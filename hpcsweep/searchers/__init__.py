@@ -92,7 +92,8 @@ def changed_searchers(started: SweepStarted) -> list[str]:
     changed = {used: (before.get(used, 1), now.get(used, 1)) for used in sorted({*before, *now})}
     return [
         f"the searcher {used} has changed since the sweep began (version {old}, now {new}): new proposals "
-        "come from the present version; to keep the old one, continue with the hpcsweep that started the sweep"
+        "come from the present version; to keep the old one, continue with the hpcsweep that started "
+        "the sweep"
         for used, (old, new) in changed.items()
         if old != new
     ]
