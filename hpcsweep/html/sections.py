@@ -16,6 +16,13 @@ class Text(NamedTuple):
     kind: str = "plain"
 
 
+class Points(NamedTuple):
+    """Sentences, one below the other; `marked` are indices of those that ask for something."""
+
+    lines: Sequence[str]
+    marked: frozenset[int] = frozenset()
+
+
 class KeyValues(NamedTuple):
     """Names and values side by side, such as a configuration."""
 
@@ -76,7 +83,7 @@ class TrialTable(NamedTuple):
     caption: str
 
 
-Block: TypeAlias = Text | KeyValues | Table | TrialTable | Figure
+Block: TypeAlias = Text | Points | KeyValues | Table | TrialTable | Figure
 
 
 class Section(NamedTuple):

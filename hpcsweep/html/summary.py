@@ -7,7 +7,7 @@ from typing import Any
 from hpcsweep.core.events import SweepOutcome, SweepStarted
 from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.core.text import plural, shell_join, shell_quote
-from hpcsweep.html.sections import Block, KeyValues, Section, Table, Text
+from hpcsweep.html.sections import Block, KeyValues, Points, Section, Table, Text
 from hpcsweep.views.folder import SIMULATION, changes, code_line
 from hpcsweep.views.format import (
     clock_text,
@@ -22,6 +22,7 @@ from hpcsweep.views.format import (
 )
 from hpcsweep.views.progress import uses_gpus
 from hpcsweep.views.results import Results
+from hpcsweep.views.verdict import verdict
 
 
 def summary(results: Results) -> Section:
@@ -32,7 +33,7 @@ def summary(results: Results) -> Section:
     return Section(
         "summary",
         "Summary",
-        [*_warnings(results), KeyValues(_facts(results, state.started)), *_best(results)],
+        [*_warnings(results), *_verdict(results), KeyValues(_facts(results, state.started)), *_best(results)],
     )
 
 
@@ -47,6 +48,14 @@ def _warnings(results: Results) -> list[Block]:
     if ended is not None:
         reason = ended.reason if ended.outcome in (SweepOutcome.FAILED, SweepOutcome.PAUSED) else None
     return [*warnings, Text(reason, "warning")] if reason else warnings
+
+
+def _verdict(results: Results) -> list[Block]:
+    """What the results come to, above all else."""
+    said = verdict(results.folder.progress, results.space)
+    return [
+        Points([each.text for each in said], frozenset(at for at, each in enumerate(said) if each.advice))
+    ]
 
 
 def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
