@@ -2,7 +2,8 @@
 
 A Hyperband sweep in virtual time on a site whose queue waits grow with the time limit of a job. Runs take
 up to four times as long as others, and nothing explains which. Once every run asks for the same limit of
-a day, as people do; once with `time: {max: 1d}`, which is learned from the runs that have ended. Printed are
+a day, as people do; once with `time: {max: 1d}`, which is learned from the runs that have ended; once
+without `time`, on a site that gives such jobs a day (or `--default`) and learns below that. Printed are
 hours to the last result, GPU-hours, time limits reached, and what runs asked for against what they used:
 the median over all of them that came after ten runs of their rung.
 """
@@ -10,6 +11,7 @@ the median over all of them that came after ten runs of their rung.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -43,7 +45,7 @@ WAITS: Final = (
     "{20m: [[0, 10s], [0.5, 2m], [1, 10m]], 1h: [[0, 1m], [0.5, 10m], [1, 40m]], "
     "4h: [[0, 5m], [0.5, 40m], [1, 3h]], 1d: [[0, 10m], [0.5, 90m], [1, 6h]]}"
 )
-LIMITS: Final = {"1d": "1d", "learned": "{max: 1d}"}
+LIMITS: Final = {"1d": "1d", "learned": "{max: 1d}", "not given": "null"}
 #: What is asked for at most, in the median, in multiples of what is used.
 MOST_ASKED: Final = 2.0
 
@@ -58,8 +60,9 @@ class Figures(NamedTuple):
     asked_by_used: float
 
 
-def spec_of(limit: str, *, reuse: bool, epoch_s: float) -> SweepSpec:
-    site = f"{{gpus: 8, startup: 30, spread: 4, seconds_per_unit: {epoch_s}, wait: {WAITS}}}"
+def spec_of(limit: str, *, reuse: bool, epoch_s: float, default: str = "1d") -> SweepSpec:
+    site = f"gpus: 8, startup: 30, spread: 4, seconds_per_unit: {epoch_s}, time_limit: {default}"
+    site = f"{{{site}, wait: {WAITS}}}"
     return load_spec(
         SPEC,
         [
@@ -96,7 +99,7 @@ def ratios(events: Sequence[AnyEvent]) -> list[float]:
                     known |= {run} if ended[resources[run]] >= LEAST else set()
             case RunFinished(outcome=Outcome.COMPLETED):
                 ended[resources[event.run]] += 1
-                if event.run in known and event.attempt == 0:
+                if event.run in known and event.attempt == 0 and limits[event.run]:
                     found.append(limits[event.run] / event.seconds)
             case _:
                 pass
@@ -106,7 +109,8 @@ def ratios(events: Sequence[AnyEvent]) -> list[float]:
 def measure(spec: SweepSpec, *, seeds: int) -> Figures:
     """Means over sweeps with so many seeds; what was asked for is of all their runs together."""
     sweeps = [_run(spec, seed) for seed in range(seeds)]
-    ratio = statistics.median([ratio for _, found in sweeps for ratio in found])
+    every = [ratio for _, found in sweeps for ratio in found]
+    ratio = statistics.median(every) if every else math.nan
     columns = zip(*(figures for figures, _ in sweeps), strict=True)
     makespan_h, gpu_h, timeouts, failed = map(statistics.mean, columns)
     return Figures(makespan_h, gpu_h, timeouts, failed, ratio)
@@ -134,14 +138,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--epoch", type=float, default=120.0, help="seconds of one unit of resource")
     parser.add_argument("--seeds", type=int, default=5, help="sweeps of each kind")
+    parser.add_argument("--default", default="1d", help="what the site gives jobs that ask for no time")
     request = parser.parse_args(arguments)
     print(f"{'tasks':12}{'limit':>10}" + "".join(f"{name:>15}" for name in Figures._fields))
     for reuse in (False, True):
         for name, limit in LIMITS.items():
-            figures = measure(spec_of(limit, reuse=reuse, epoch_s=request.epoch), seeds=request.seeds)
+            figures = measure(
+                spec_of(limit, reuse=reuse, epoch_s=request.epoch, default=request.default),
+                seeds=request.seeds,
+            )
             numbers = "".join(f"{figure:15.2f}" for figure in figures)
             print(f"{'reused' if reuse else 'one run each':12}{name:>10}{numbers}", flush=True)
-            if name == "learned":
+            if name != "1d" and not math.isnan(figures.asked_by_used):
                 held = "holds" if figures.asked_by_used <= MOST_ASKED else "missed"
                 print(f"{held}: {figures.asked_by_used:.2f} times of what is used, at most {MOST_ASKED}")
     return 0

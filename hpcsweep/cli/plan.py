@@ -86,7 +86,7 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
         typer.echo(_processes(spec))
     found = make_scheduler(spec).plan(spec.budget.trials)
     largest = _brackets(spec, target, found, held_gpus=held.gpus)
-    for line in spec.run_resources.changes:
+    for line in session.run_resources(None).changes:
         typer.echo(line)
     print_pools(session)
     if target.kinds:

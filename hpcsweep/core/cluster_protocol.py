@@ -191,6 +191,17 @@ class Limits(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...] = ()
 
 
+class DefaultLimits(NamedTuple):
+    """What a task gets that asks for none, and that holds for it; None where that is unknown or no limit.
+
+    Attributes:
+        mem_mib: Of each node.
+    """
+
+    time_s: int | None = None
+    mem_mib: int | None = None
+
+
 class QueuedJob(msgspec.Struct, frozen=True):
     """A job or an array that waits or runs, as the queue shows it.
 
@@ -326,6 +337,10 @@ class Cluster(Protocol):
     def allocation_of(self, shape: TaskResources) -> TaskAllocation:
         """What a task of this shape will hold at most."""
         return TaskAllocation(shape.total_gpus, shape.cpus * shape.nodes)
+
+    def default_limits(self, shape: TaskResources) -> DefaultLimits:
+        """What a task of this shape gets in any case, where it asks for no time or no memory."""
+        return DefaultLimits(self.limits().time_s)
 
     @property
     def slots(self) -> int | None:

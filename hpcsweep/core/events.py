@@ -120,6 +120,8 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
         identity: What must not change between launches: space, objective, searcher, scheduler.
         resolved_searcher: The searcher that `auto` stands for in this sweep, for as long as it lives.
         searcher_versions: Of the searchers that it uses, by name, where they are not 1.
+        default_time_s: What the cluster gave a task then that asked for none; below that limits are learned
+            where the spec gives none. 0: nothing is learned. `default_mem_mib` likewise.
     """
 
     sweep: str
@@ -129,6 +131,8 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
     version: int = FORMAT_VERSION
     resolved_searcher: str = msgspec.field(default="", name="picked")
     searcher_versions: dict[str, int] = msgspec.field(default_factory=dict)
+    default_time_s: int = 0
+    default_mem_mib: int = 0
 
 
 class SweepResumed(Event, frozen=True, tag="sweep_resumed", gc=False):

@@ -10,13 +10,14 @@ A guess that is too small costs a continuation, so quantiles need not be extreme
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from hpcsweep.core.domains import Choice, Constant, Float, Floats, Int, Ordinal
-from hpcsweep.core.events import AnyEvent, Config, Outcome, RunFinished, RunInterrupted
+from hpcsweep.core.events import AnyEvent, Config, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 
@@ -33,6 +34,8 @@ _MEM_QUANTILE: Final = 1.0
 _MEM_SAFETY: Final = 1.2
 #: Beside the run: its worker, and what it imports for the runs.
 _WORKER_MIB: Final = 128
+#: So many of the newest limits that were too short tell what tasks need beside their runs.
+_BESIDE: Final = 16
 #: Strength of the ridge, in runs.
 _RIDGE: Final = 0.5
 #: The parameters need so many runs each before they may explain anything.
@@ -201,10 +204,16 @@ def _fit(rows: Sequence[Used], encoder: Features, quantile: float) -> _Model:
 
 
 class LearnedNeeds:
-    """Folds the endings of a sweep's runs into what runs need; `apply` comes after that of the state."""
+    """Folds the endings of a sweep's runs into what runs need; `apply` comes after that of the state.
 
-    def __init__(self, state: SweepState, space: Space) -> None:
+    `notice_s` before the end of a task that does one run, the run is told to leave.
+    """
+
+    def __init__(self, state: SweepState, space: Space, *, notice_s: float = 0.0) -> None:
         self._state = state
+        self._notice_s = notice_s
+        #: What tasks needed beside their runs, as those show whose limit was learned too short.
+        self._beside: deque[float] = deque(maxlen=_BESIDE)
         features = Features(space)
         self._seconds = Quantity(features, _TIME_QUANTILE)
         self._memory = Quantity(features, _MEM_QUANTILE)
@@ -213,6 +222,7 @@ class LearnedNeeds:
         """Take one event in."""
         if not isinstance(event, RunFinished | RunInterrupted):
             return
+        self._note_start_up(event)
         completed = isinstance(event, RunFinished) and event.outcome is Outcome.COMPLETED
         config = self._state.trials[event.trial].config
         if isinstance(event, RunInterrupted):
@@ -229,10 +239,23 @@ class LearnedNeeds:
         start_up = max(0.0, event.seconds - event.unit_seconds * units) if event.unit_seconds else None
         self._seconds.add(Used(config, units, event.seconds, units, start_up))
 
+    def _note_start_up(self, event: RunFinished | RunInterrupted) -> None:
+        """Measure what came before a run that reached the learned limit of its task, such as its set-up."""
+        batch = self._state.live.get(event.batch)
+        if batch is None or batch.reuse or not isinstance(event, RunInterrupted):
+            return
+        if event.guessed and event.interruption is Interruption.TIMEOUT:
+            self._beside.append(max(0.0, batch.time_s - self._notice_s - event.seconds))
+
     @property
-    def revision(self) -> tuple[int, int]:
+    def revision(self) -> tuple[int, int, int]:
         """Changes whenever what is expected may have changed."""
-        return self._seconds.revision, self._memory.revision
+        return self._seconds.revision, self._memory.revision, math.ceil(self.beside_s)
+
+    @property
+    def beside_s(self) -> float:
+        """Seconds that a task needs beside its one run, as far as a limit that was too short has shown it."""
+        return float(np.median(self._beside)) if self._beside else 0.0
 
     def time_s(self, config: Config, *, units: int) -> float | None:
         """Seconds that most runs of so many units stay below; None while too little is known."""

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.cluster_protocol import DefaultLimits, TaskResources
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.text import format_value
@@ -59,6 +59,13 @@ class RunContext(NamedTuple):
     expected_s: int | None = None
     expected_mib: int | None = None
 
+    @property
+    def guess_s(self) -> int | None:
+        """The time limit that is learned for it: twice as long after one that was too short."""
+        if self.expected_s is None or self.short_guesses >= MOST_GUESSES:
+            return None
+        return self.expected_s << self.short_guesses
+
 
 class MemorySteps(msgspec.Struct, frozen=True):
     """Memory that a run has at first, and `factor` times as much after each attempt that ran out of it."""
@@ -105,6 +112,8 @@ class RunResources(msgspec.Struct, frozen=True):
     Attributes:
         nodes: Of each run; the others are those of each node.
         mem_mib: None leaves it to the cluster's default, as does `time_s`.
+        defaults: What that default is: once enough runs have ended, others ask for what those used, if that
+            is less. None: nothing is learned.
     """
 
     gpus: int | Expression = 0
@@ -112,23 +121,38 @@ class RunResources(msgspec.Struct, frozen=True):
     mem_mib: int | Expression | MemorySteps | Learned | None = None
     time_s: int | Expression | UnitTime | Learned | None = None
     nodes: int = 1
+    defaults: DefaultLimits = DefaultLimits()
+
+    @property
+    def lowers_time(self) -> int | None:
+        """The cluster's default time limit, where the spec gives none and shorter ones are learned."""
+        return self.defaults.time_s if self.time_s is None else None
+
+    @property
+    def lowers_memory(self) -> int | None:
+        """The same of memory."""
+        return self.defaults.mem_mib if self.mem_mib is None else None
 
     @property
     def watches_memory(self) -> bool:
         """Whether a run that holds more than it was given is ended: then it is tried again with more."""
-        return isinstance(self.mem_mib, MemorySteps | Learned)
+        return isinstance(self.mem_mib, MemorySteps | Learned) or self.lowers_memory is not None
 
     def allows_more_memory(self, had_mib: int) -> bool:
         """Whether a run that had so much may have more."""
         if isinstance(self.mem_mib, Learned):
             return self.mem_mib.first is None or had_mib < self.mem_mib.first
+        if self.lowers_memory is not None:
+            return had_mib < self.lowers_memory
         return isinstance(self.mem_mib, MemorySteps) and had_mib < self.mem_mib.max_mib
 
     def is_guess(self, time_s: int) -> bool:
         """Whether this time limit of a run was learned from others, and is less than the first one."""
-        if not isinstance(self.time_s, Learned) or not time_s:
+        if not time_s:
             return False
-        return self.time_s.first is None or time_s < self.time_s.first
+        if self.lowers_time is not None:
+            return time_s < self.lowers_time
+        return isinstance(self.time_s, Learned) and (self.time_s.first is None or time_s < self.time_s.first)
 
     @property
     def changes(self) -> list[str]:
@@ -147,16 +171,23 @@ class RunResources(msgspec.Struct, frozen=True):
             most_s = self.time_s.first
             first = "the cluster's default" if most_s is None else format_duration(most_s)
             lines.append(f"time limit of a run: {first} at first, then what others took")
+        if self.lowers_memory is not None:
+            first = f"the cluster's default of {format_memory(self.lowers_memory)}"
+            lines.append(f"memory of a run: {first} at first, then as much as others used, never more")
+        if self.lowers_time is not None:
+            first = f"the cluster's default of {format_duration(self.lowers_time)}"
+            lines.append(f"time limit of a run: {first} at first, then what others took, never more")
         return lines
 
     @property
     def learns(self) -> bool:
         """Whether needs depend on what other runs used."""
-        return isinstance(self.mem_mib, Learned) or isinstance(self.time_s, Learned)
+        given = isinstance(self.mem_mib, Learned) or isinstance(self.time_s, Learned)
+        return given or self.lowers_memory is not None or self.lowers_time is not None
 
     @property
     def constant(self) -> TaskResources | None:
-        """What every run needs; None if they differ."""
+        """What every run needs, or the most where less is learned of the `defaults`; None if they differ."""
         match self.gpus, self.cpus, self.mem_mib, self.time_s:
             case int(), int(), int() | None, int() | None:
                 return TaskResources(self.gpus, self.cpus, self.mem_mib, self.time_s, nodes=self.nodes)
@@ -205,14 +236,16 @@ class RunResources(msgspec.Struct, frozen=True):
                 mem: int | None = self.mem_mib.of(first, run.lacked_mib)
             case Learned():
                 mem = _learned(self.mem_mib.first, None if run.lacked_mib else run.expected_mib)
+            case None if self.lowers_memory is not None:
+                mem = _less(self.lowers_memory, None if run.lacked_mib else run.expected_mib)
             case _:
                 mem = _amount("resources.mem", self.mem_mib, values, parse=parse_memory, most=LARGEST_MIB)
         if isinstance(self.time_s, UnitTime):
             time_s: int | None = _unit_time(self.time_s, run, values)
         elif isinstance(self.time_s, Learned):
-            known = run.expected_s is not None and run.short_guesses < MOST_GUESSES
-            guess = (run.expected_s or 0) << run.short_guesses if known else None
-            time_s = _learned(self.time_s.first, guess)
+            time_s = _learned(self.time_s.first, run.guess_s)
+        elif self.lowers_time is not None:
+            time_s = _less(self.lowers_time, run.guess_s)
         else:
             time_s = _amount("resources.time", self.time_s, values, parse=parse_duration, most=LONGEST_S)
         return TaskResources(gpus, cpus, mem, time_s, nodes=self.nodes)
@@ -280,6 +313,11 @@ def _unit_time(given: UnitTime, run: RunContext, values: Mapping[str, Any]) -> i
 def _learned(first: int | None, guess: int | None) -> int | None:
     """The guess, if there is one and it is less than what is asked for at first."""
     return first if guess is None or (first is not None and first <= guess) else guess
+
+
+def _less(default: int, guess: int | None) -> int | None:
+    """The guess, if it is less than what the cluster gives by default; else None, to be given that."""
+    return guess if guess is not None and guess < default else None
 
 
 def _value(path: str, given: Expression, values: Mapping[str, Any]) -> Any:

@@ -113,11 +113,18 @@ class Driver:
         )
         clones = scheduler.clones
         quota = CheckpointQuota(state, settings=settings, clones=clones)
+        shapes = RunShapes(state, space, settings=settings, granted=cluster.granted)
         submitter = self._submitter = Submitter(
-            state, quota, layout=layout, settings=settings, monitor=monitor, budget=budget, clones=clones
+            state,
+            quota,
+            layout=layout,
+            settings=settings,
+            monitor=monitor,
+            budget=budget,
+            clones=clones,
+            needs=shapes.of,
         )
         self._ticks = TickScheduler(state)
-        shapes = RunShapes(state, space, settings=settings, granted=cluster.granted)
         assigner = (ShapedAssigner if differ else Assigner)(
             state, settings=settings, monitor=monitor, manifest_run=submitter.manifest_run, shapes=shapes
         )

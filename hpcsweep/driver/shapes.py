@@ -65,10 +65,11 @@ class RunShapes:
         granted: Callable[[TaskResources], TaskResources],
     ) -> None:
         self._state = state
+        notice_s = settings.program.notice_s
         #: What other runs used; None where nobody asks.
-        self._learned = LearnedNeeds(state, space) if settings.resources.learns else None
+        self._learned = LearnedNeeds(state, space, notice_s=notice_s) if settings.resources.learns else None
         #: By run: for which models, and from which step on, it is expected to need so much.
-        self._expected: dict[RunId, tuple[tuple[int, ...], tuple[int | None, int | None]]] = {}
+        self._expected: dict[RunId, tuple[tuple[int, ...], tuple[float | None, int | None]]] = {}
         self._settings = settings
         self._granted = granted
         #: By run: what it was computed from beside the configuration, and what it needs.
@@ -136,12 +137,16 @@ class RunShapes:
         key = (*self._learned.revision, units)
         known = self._expected.get(run_id)
         if known is None or known[0] != key:
-            seconds = self._learned.time_s(config, units=units)
-            limit_s = None
-            if seconds is not None:  # it is told to leave so long before its end, but not in its first half
-                limit_s = math.ceil(min(2 * seconds, seconds + self._settings.program.notice_s))
-            known = self._expected[run_id] = key, (limit_s, self._learned.mem_mib(config, rung=run_id.rung))
-        return {"expected_s": known[1][0], "expected_mib": known[1][1]}
+            seconds, mib = self._learned.time_s(config, units=units), self._learned.mem_mib
+            known = self._expected[run_id] = key, (seconds, mib(config, rung=run_id.rung))
+        seconds, expected_mib = known[1]
+        limit_s = None
+        if seconds is not None:  # it is told to leave so long before its end, but not in its first half
+            notice_s, beside_s = self._settings.program.notice_s, self._learned.beside_s
+            limit_s = math.ceil(min(2 * seconds, seconds + notice_s) + beside_s)
+            if not self._settings.reuse:
+                limit_s = max(limit_s, SHORT_LIMIT_S)  # what sets up the task is in it
+        return {"expected_s": limit_s, "expected_mib": expected_mib}
 
     def task(self, needs: Sequence[TaskResources], *, turns: int | None = None) -> TaskResources:
         """A task for any of the runs that need that, `turns` of which it does one after another."""

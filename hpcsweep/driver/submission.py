@@ -77,6 +77,9 @@ class Submission:
         new = max(0, free if affordable is None else min(free, affordable))
         events = self.decisions(new)
         events += self.submitter.stopped_while_waiting(events)
+        if self.sweep.settings.resources.learns:  # what a run asks for depends on what it is
+            self._commit_decisions(events)
+            events = []
         runs = self.submitter.queue(events)
         if runs and not self.fits_max_gpus():
             runs = []
@@ -107,6 +110,11 @@ class Submission:
             now=self.sweep.now,
         )
         self.committer.commit(events)
+
+    def _commit_decisions(self, events: Sequence[AnyEvent]) -> None:
+        self.before_decisions(events)
+        self.committer.commit(events)
+        self.after_decisions(events)
 
     def before_decisions(self, events: Sequence[AnyEvent]) -> None:
         # A scheduler or the user changed their mind: checkpoints that are half removed are of no use.

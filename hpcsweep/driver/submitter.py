@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
+
+import msgspec
 
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Batch, Limits, TaskResources
@@ -21,6 +23,7 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.models import Run, Trial
+from hpcsweep.core.run_resources import largest_need
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.checkpoint_quota import CheckpointQuota
 from hpcsweep.driver.config import DriverConfig
@@ -33,6 +36,7 @@ from hpcsweep.driver.failures import excluded
 from hpcsweep.driver.lifecycle import GpuBudget, minutes
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Sighting
+from hpcsweep.driver.shapes import array_key
 from hpcsweep.store.batch import Header, ManifestRun, Reuse, trial_seed
 from hpcsweep.store.layout import Layout
 
@@ -50,8 +54,11 @@ class Submitter:
         monitor: JobMonitor,
         budget: GpuBudget,
         clones: bool,
+        needs: Callable[[RunId], TaskResources],
     ) -> None:
         self._state = state
+        #: What a run asks for; see `RunShapes.of`.
+        self._needs = needs
         self._layout = layout
         self._settings = settings
         #: Of a new task, as far as the site allows it; of planned batches whose tasks are others.
@@ -147,15 +154,33 @@ class Submitter:
         The number of the journal's segment, which no other driver has, makes their names unique.
         """
         planned: list[BatchPlanned] = []
-        size = array_tasks or max(1, len(runs))
-        for first in range(0, len(runs), size):
-            if free <= 0:
-                break
-            tasks = tuple((run,) for run in runs[first : first + size])
-            throttle = min(free, len(tasks))
-            free -= throttle
-            planned.append(self._planned(tasks, throttle, segment=segment, now=now))
+        for shape, group in self._by_limits(runs):
+            size = array_tasks or max(1, len(group))
+            for first in range(0, len(group), size):
+                if free <= 0:
+                    return planned
+                tasks = tuple((run,) for run in group[first : first + size])
+                throttle = min(free, len(tasks))
+                free -= throttle
+                planned.append(self._planned(tasks, throttle, segment=segment, now=now, shape=shape))
+                if shape is not None:
+                    self._shapes[planned[-1].batch] = shape
         return planned
+
+    def _by_limits(self, runs: Sequence[RunId]) -> list[tuple[TaskResources | None, Sequence[RunId]]]:
+        """The runs by what tasks ask for, where less is learned than the cluster gives; None: as all do."""
+        if not self._settings.resources.learns:
+            return [(None, runs)]
+        groups: dict[tuple[int, ...], list[tuple[RunId, TaskResources]]] = {}
+        for run in runs:
+            needs = self._needs(run)
+            groups.setdefault(array_key(needs), []).append((run, needs))
+        found: list[tuple[TaskResources | None, Sequence[RunId]]] = []
+        for group in groups.values():
+            most = largest_need([needs for _, needs in group])
+            shape = msgspec.structs.replace(self._shape, time_s=most.time_s, mem_mib=most.mem_mib)
+            found.append((None if shape == self._shape else shape, [run for run, _ in group]))
+        return found
 
     def plan_tasks(
         self, tasks: int, *, spares: int = 0, segment: int, limits: Limits, now: float

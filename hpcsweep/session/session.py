@@ -17,6 +17,7 @@ import msgspec
 from hpcsweep import bootstrap
 from hpcsweep.clock import SystemClock
 from hpcsweep.cluster.asked import ASK, AskCluster
+from hpcsweep.core.cluster_protocol import DefaultLimits
 from hpcsweep.core.events import (
     AnyEvent,
     SweepDetached,
@@ -26,6 +27,7 @@ from hpcsweep.core.events import (
     WarmStartLoaded,
 )
 from hpcsweep.core.protocols import Clock, Promote
+from hpcsweep.core.run_resources import RunResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.driver import Compactor, Driver, DriverConfig, HostTask, SubprocessCompactor
@@ -273,7 +275,7 @@ class Session:
                 scheduler=make_scheduler(with_original_scheduler(spec, started), adaptive=searcher.adaptive),
                 cluster=target.cluster,
                 clock=clock,
-                settings=self._driver_config(resolved=first.resolved_searcher),
+                settings=self._driver_config(first),
                 host=host_task,
                 observers=observers,
                 compactor=compacting,
@@ -314,6 +316,7 @@ class Session:
     def _new_start(self, *, at: float) -> SweepStarted:
         name, reason = resolve_searcher(self.spec)
         identity, resolved = self.spec.identity(), name if reason else ""
+        default_time_s, default_mem_mib = self.target.default_limits()
         return SweepStarted(
             secrets.token_hex(3),
             self.spec.name,
@@ -321,7 +324,21 @@ class Session:
             identity,
             resolved_searcher=resolved,
             searcher_versions=searcher_versions(self.spec.searcher.name, resolved),
+            default_time_s=default_time_s or 0,
+            default_mem_mib=default_mem_mib or 0,
         )
+
+    def run_resources(self, started: SweepStarted | None) -> RunResources:
+        """What each run of the sweep needs, a new one's where it has not started.
+
+        Where each run is a task of its own, limits that the spec does not give are learned. A task that does
+        run after run waits for its own time, and shorter ones would wait anew.
+        """
+        resources, target = self.spec.run_resources, self.target
+        if target.reuse:
+            return resources
+        known = target.default_limits() if started is None else _defaults(started)
+        return msgspec.structs.replace(resources, defaults=known)
 
     def _extension(
         self, changed: Sequence[Change], started: SweepStarted | None, *, at: float
@@ -343,7 +360,7 @@ class Session:
                 f"{self.target.why}; resume with --cluster {other}, or stop it there first"
             )
 
-    def _driver_config(self, *, resolved: str) -> DriverConfig:
+    def _driver_config(self, started: SweepStarted) -> DriverConfig:
         spec, target = self.spec, self.target
         budget, retries = spec.budget, spec.retries
         traits = scheduler_traits(spec.scheduler.name)
@@ -368,13 +385,18 @@ class Session:
             checkpoint_files=spec.store.checkpoint_files,
             least_promising_give_way=traits.promotes_any_time and not traits.population,
             keep_all=spec.train.keep == "all",
-            growth=space_growth(spec, resolved=resolved),
+            growth=space_growth(spec, resolved=started.resolved_searcher),
             idle_s=spec.cluster.idle if target.reuse else None,
             run=spec.largest_run,
-            resources=spec.run_resources,
+            resources=self.run_resources(started),
             smallest=msgspec.structs.replace(target.shapes[0], time_s=spec.least_run.time_s),
             task_time_s=spec.cluster.task_time,
         )
+
+
+def _defaults(started: SweepStarted) -> DefaultLimits:
+    """What the cluster gave by default when the sweep began."""
+    return DefaultLimits(started.default_time_s or None, started.default_mem_mib or None)
 
 
 def _content(path: Path) -> bytes | None:

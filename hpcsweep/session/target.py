@@ -12,7 +12,7 @@ import msgspec
 from hpcsweep.cluster import CLUSTERS, FALLBACK, processes
 from hpcsweep.cluster.asked import ASK, AskCluster
 from hpcsweep.cluster.backend import Backend, Presence, SweepRequest, find_backend, is_cluster, options_of
-from hpcsweep.core.cluster_protocol import Batch, Cluster, TaskAllocation, TaskResources
+from hpcsweep.core.cluster_protocol import Batch, Cluster, DefaultLimits, TaskAllocation, TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 from hpcsweep.spec import SweepSpec
@@ -42,6 +42,13 @@ class Target(msgspec.Struct, frozen=True, dict=True):
             return shape.within(self.cluster.limits().most_times_s)
         except ClusterError:
             return shape
+
+    def default_limits(self) -> DefaultLimits:
+        """What a task gets there that asks for no time or memory, as far as the cluster tells that."""
+        try:
+            return self.cluster.default_limits(min(self.shapes, key=lambda shape: shape.cpus))
+        except ClusterError:
+            return DefaultLimits()
 
     @property
     def shapes(self) -> tuple[TaskResources, ...]:

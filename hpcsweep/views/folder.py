@@ -114,9 +114,21 @@ class ResultsFolder:
     def resource_use(self) -> list[ResourceUse]:
         """What runs asked for against what they used, where that changes as the sweep goes on; else empty."""
         given = self._section("resources")
-        if not any(isinstance(given.get(key), dict) or given.get(key) == "auto" for key in ("mem", "time")):
+        learned = any(isinstance(given.get(key), dict) or given.get(key) == "auto" for key in ("mem", "time"))
+        if not (learned or self._lowers_defaults(given)):
             return []
         return [use for use in resource_use(self.events) if use.compares]
+
+    def _lowers_defaults(self, given: Mapping[str, Any]) -> bool:
+        """Whether runs ask for less than the cluster gives by default, as others used less."""
+        started = self.state.started
+        most_s = 0 if started is None or given.get("time") else started.default_time_s
+        most_mib = 0 if started is None or given.get("mem") else started.default_mem_mib
+        return any(
+            0 < event.time_s < most_s or 0 < (event.mem_mib or 0) < most_mib
+            for event in (self.events if most_s or most_mib else ())
+            if isinstance(event, BatchPlanned) and not event.reuse
+        )
 
     @cached_property
     def checkpoint_quota(self) -> dict[str, int | None]:

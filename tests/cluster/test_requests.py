@@ -5,8 +5,23 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, resource_problems
-from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, SlurmSite
+from hpcsweep.cluster.slurm.options import OptionValue
+from hpcsweep.cluster.slurm.requests import (
+    ResourceRequest,
+    default_limits,
+    limits_of,
+    resource_problems,
+)
+from hpcsweep.cluster.slurm.site import (
+    Association,
+    DefaultMemory,
+    Node,
+    Partition,
+    Qos,
+    SlurmSite,
+    read_config,
+    read_partitions,
+)
 from hpcsweep.core.cluster_protocol import Limits, TaskResources
 
 DAY = 86400
@@ -48,6 +63,53 @@ def test_limits_of_the_default_partition() -> None:
     assert limits_of(SITE, ResourceRequest()) == Limits(
         array_tasks=1001, queued_tasks=10000, time_s=3600, most_times_s=(DAY,), nodes=("g1", "g2")
     )
+
+
+MEMORY = msgspec.structs.replace(SITE, shares_memory=True, memory=DefaultMemory(per_cpu=2000))
+
+
+@pytest.mark.parametrize(
+    ("site", "partitions", "options", "expected"),
+    [
+        (SITE, (), {}, (3600, None)),
+        (MEMORY, (), {}, (3600, 8000)),
+        (MEMORY, ("gpu", "long"), {}, (3600, 8000)),
+        (msgspec.structs.replace(MEMORY, memory=DefaultMemory(per_node=5000)), (), {}, (3600, 5000)),
+        (msgspec.structs.replace(MEMORY, memory=DefaultMemory()), (), {}, (3600, 65536)),
+        (msgspec.structs.replace(MEMORY, memory=DefaultMemory(by_gpu=True)), (), {}, (3600, None)),
+        (msgspec.structs.replace(MEMORY, whole_nodes=True), (), {}, (3600, None)),
+        (MEMORY, (), {"exclusive": True}, (3600, None)),
+        (MEMORY, (), {"mem-per-gpu": "8G"}, (3600, None)),
+        (MEMORY, (), {"time": 30}, (None, 8000)),
+        (SlurmSite(), (), {}, (None, None)),
+    ],
+)
+def test_what_a_task_gets_that_asks_for_neither_time_nor_memory(
+    monkeypatch: pytest.MonkeyPatch,
+    site: SlurmSite,
+    partitions: tuple[str, ...],
+    options: dict[str, OptionValue],
+    expected: tuple[int | None, int | None],
+) -> None:
+    for name in ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU"):
+        monkeypatch.delenv(name, raising=False)
+    wish = ResourceRequest(partitions=partitions)
+    assert default_limits(site, wish, TaskResources(cpus=4), options) == expected
+    monkeypatch.setenv("SBATCH_MEM_PER_CPU", "1G")
+    assert default_limits(site, wish, TaskResources(cpus=4), options).mem_mib is None
+
+
+def test_default_memory_is_read_from_slurm_s_configuration() -> None:
+    config = "SelectTypeParameters    = CR_CPU_MEMORY\nDefMemPerCPU            = 500\n"
+    site = read_config(config + "DefMemPerNode           = UNLIMITED\n")
+    assert (site.shares_memory, site.memory) == (True, DefaultMemory(per_cpu=500))
+    assert not read_config("SelectTypeParameters    = CR_CPU").shares_memory
+    lines = (
+        "PartitionName=x DefMemPerNode=UNLIMITED JobDefaults=(null)\n"
+        "PartitionName=y DefMemPerNode=4000\nPartitionName=z JobDefaults=DefMemPerGPU=8000\n"
+    )
+    found = [partition.memory for partition in read_partitions(lines)]
+    assert found == [None, DefaultMemory(per_node=4000), DefaultMemory(by_gpu=True)]
 
 
 def test_site_of_which_nothing_is_known_limits_nothing() -> None:

@@ -79,6 +79,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             {"objective": {"mode": "max"}},
             resolved_searcher="tpe",
             searcher_versions={"tpe": 2},
+            default_time_s=3600,
+            default_mem_mib=2000,
         ),
         {
             "event": "sweep_started",
@@ -88,6 +90,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "identity": {"objective": {"mode": "max"}},
             "picked": "tpe",
             "searcher_versions": {"tpe": 2},
+            "default_time_s": 3600,
+            "default_mem_mib": 2000,
         },
     ),
     (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.cluster_protocol import DefaultLimits, TaskResources
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.run_resources import Learned, MemorySteps, RunContext, RunResources, UnitTime
 
@@ -187,7 +187,44 @@ def test_no_more_than_at_first_is_asked_for() -> None:
     assert (needs.time_s, needs.mem_mib) == (500, 500)
 
 
+def test_less_than_the_cluster_gives_by_default_is_asked_for_where_others_used_less() -> None:
+    resources = RunResources(gpus=1, defaults=DefaultLimits(3600, 8000))
+    run = RunContext({}, 1)
+    learned = run._replace(expected_s=600, expected_mib=1000)
+    asked = [
+        (run, (None, None)),
+        (learned, (600, 1000)),
+        (learned._replace(short_guesses=1), (1200, 1000)),
+        (learned._replace(short_guesses=2, lacked_mib=1000), (None, None)),
+        (learned._replace(expected_s=3600, expected_mib=8000), (None, None)),
+    ]
+    for context, expected in asked:
+        needs = resources.of(context)
+        assert (needs.gpus, needs.time_s, needs.mem_mib) == (1, *expected)
+    assert resources.constant == TaskResources(gpus=1), "all runs are alike to a driver"
+    assert [resources.is_guess(time_s) for time_s in (0, 600, 3600)] == [False, True, False]
+    assert [resources.allows_more_memory(mib) for mib in (1000, 8000)] == [True, False]
+    assert resources.learns
+    assert resources.watches_memory
+
+
+def test_what_the_spec_gives_is_not_learned() -> None:
+    given = RunResources(time_s=60, mem_mib=100, defaults=DefaultLimits(3600, 8000))
+    needs = given.of(RunContext({}, 1, expected_s=30, expected_mib=50))
+    assert (needs.time_s, needs.mem_mib) == (60, 100)
+    assert (given.learns, given.watches_memory, given.is_guess(30), given.changes) == (
+        False,
+        False,
+        False,
+        [],
+    )
+
+
 def test_what_changes_as_the_sweep_goes_on_is_said() -> None:
+    assert RunResources(defaults=DefaultLimits(3600, 8192)).changes == [
+        "memory of a run: the cluster's default of 8G at first, then as much as others used, never more",
+        "time limit of a run: the cluster's default of 1h at first, then what others took, never more",
+    ]
     assert RunResources(mem_mib=100, time_s=60).changes == []
     assert RunResources(mem_mib=MemorySteps(16384, 131072), time_s=Learned(43200)).changes == [
         "memory of a run: 16G at first, 2 times as much each time it runs out of it, up to 128G",

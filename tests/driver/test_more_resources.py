@@ -190,3 +190,26 @@ def test_runs_ask_for_what_others_used_and_only_what_changed_is_computed_again()
     assert shapes.of(waiting) is shapes.of(waiting)
     apply(RunInterrupted(*waiting, Interruption.OUT_OF_MEMORY, mem_mib=1328))
     assert shapes.of(waiting) == TaskResources(mem_mib=65536, time_s=990 + 55)
+
+
+def test_what_tasks_need_beside_their_runs_is_learned_from_limits_that_were_too_short() -> None:
+    settings = msgspec.structs.replace(SETTINGS, resources=RunResources(time_s=Learned(86400)))
+    state = SweepState()
+    shapes = RunShapes(state, Space(()), settings=settings, granted=lambda needs: needs)
+
+    def apply(*events: AnyEvent) -> None:
+        for event in events:
+            state.apply(event)
+            shapes.apply(event)
+
+    apply(SweepStarted("cafe01", "s", 0.0, {}))
+    for trial in range(LEAST + 2):
+        apply(TrialCreated(trial, {}, 0, 9))
+    for trial in range(LEAST):
+        apply(RunFinished(trial, 0, Outcome.COMPLETED, 0.5, 9, seconds=900.0, started=1.0))
+    waiting, late = RunId(LEAST, 0), RunId(LEAST + 1, 0)
+    assert shapes.of(waiting).time_s == 990 + 55
+    apply(BatchPlanned("s-1", 0.0, ((late,),), gpus=1, throttle=1, time_s=1080))
+    apply(RunInterrupted(*late, Interruption.TIMEOUT, batch="s-1", guessed=True, seconds=725.0))
+    set_up_s = 1080 - 55 - 725
+    assert shapes.of(waiting).time_s == 990 + 55 + set_up_s

@@ -55,6 +55,7 @@ def submitter_of(state: SweepState, *, clones: bool = False) -> Submitter:
         monitor=monitor,
         budget=GpuBudget(settings, default_time_s=60),
         clones=clones,
+        needs=lambda _: SHAPE,
     )
 
 

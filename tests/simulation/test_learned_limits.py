@@ -15,8 +15,10 @@ import pytest
 from numpy.random import default_rng
 
 from benchmarks.learned_limits import MOST_ASKED, ratios
+from hpcsweep.core.cluster_protocol import DefaultLimits
 from hpcsweep.core.events import (
     AnyEvent,
+    BatchPlanned,
     Interruption,
     Outcome,
     RunFinished,
@@ -25,9 +27,11 @@ from hpcsweep.core.events import (
     RunRetried,
 )
 from hpcsweep.core.outcomes import FACTS
+from hpcsweep.session.target import Target
 from hpcsweep.simulation import simulate
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.folder import ResultsFolder
 from tests.effort import by_effort
 from tests.simulation.fault_run import FaultRun, Oracle
 from tests.simulation.invariants import ALWAYS
@@ -39,6 +43,8 @@ SCHEDULES = by_effort(30, 1000, ci=50)
 #: Of `retries.infrastructure`.
 MOST_IDLE = 5
 LEARNED = ("resources.time={max: 1h}", "cluster.signal=10")
+#: On a site that gives an hour to those that ask for nothing.
+BY_DEFAULT = ("resources.time=null", "cluster.signal=10")
 
 
 def learned_schedule(seed: int) -> Schedule:
@@ -54,7 +60,16 @@ def learned_schedule(seed: int) -> Schedule:
         "checkpoint_every": int(rng.integers(1, 4)),
     }
     chosen = {key: value for key, value in faults.items() if rng.random() < 0.3}
-    site = {"gpus": 4, "nodes": 2, "seconds_per_unit": 60, "startup": 5, "spread": 4, **chosen}
+    by_default = seed % 3 == 0
+    site: dict[str, float | str] = {
+        "gpus": 4,
+        "nodes": 2,
+        "seconds_per_unit": 60,
+        "startup": 5,
+        "spread": 4,
+        **chosen,
+    }
+    site |= {"time_limit": "1h"} if by_default else {}
     scheduler = ("hyperband", "asha")[int(rng.integers(2))]
     return msgspec.structs.replace(
         schedule_of(seed),
@@ -62,9 +77,9 @@ def learned_schedule(seed: int) -> Schedule:
             f"searcher.seed={seed}",
             f"scheduler={{name: {scheduler}, max_resource: 9}}",
             "budget.trials=24",
-            f"cluster.reuse={'true' if rng.random() < 0.5 else 'false'}",
+            f"cluster.reuse={'true' if rng.random() < 0.5 and not by_default else 'false'}",
             f"cluster.simulated={msgspec.json.encode(site).decode()}",
-            *LEARNED,
+            *(BY_DEFAULT if by_default else LEARNED),
         ),
         stop=None,
         flaky=0.0,
@@ -100,6 +115,32 @@ def test_no_trial_is_lost_to_a_learned_limit(tmp_path: Path, chunk: int) -> None
         assert all(count >= MOST_IDLE for count in idle_faults(run.events).values()), f"seed {seed}"
         guessed += sum(isinstance(event, RunInterrupted) and event.guessed for event in run.events)
     assert guessed, "no guess was ever too short"
+
+
+def lowered_sweep(folder: Path, *, old: bool = False) -> list[int]:
+    """The time limits of its arrays, in order; 0: not asked for. An `old` one began without learning."""
+    spec = spec_of(folder, "scheduler={name: hyperband, max_resource: 27}", "cluster.simulated.time_limit=1d")
+    root = folder / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        if old:
+            patch.setattr(Target, "default_limits", lambda _: DefaultLimits())
+        simulate(spec, falling, folder=root, compact=False)
+    events = read_journal(Layout(root)).events
+    assert {each.outcome for each in events if isinstance(each, RunFinished)} == {Outcome.COMPLETED}
+    assert bool(ResultsFolder(root).resource_use) is not old
+    return [event.time_s for event in events if isinstance(event, BatchPlanned)]
+
+
+def test_without_a_limit_runs_ask_for_less_than_the_site_gives_once_ten_have_ended(tmp_path: Path) -> None:
+    limits = lowered_sweep(tmp_path)
+    first = next(index for index, time_s in enumerate(limits) if time_s)
+    assert limits[:first] == [0] * first
+    assert first > 0
+    assert all(0 < time_s <= 20 * 60 for time_s in limits[first:]), "of 18 units of 10 s each"
+
+
+def test_a_sweep_that_began_before_limits_were_learned_goes_on_without(tmp_path: Path) -> None:
+    assert set(lowered_sweep(tmp_path, old=True)) == {0}
 
 
 def test_runs_ask_for_at_most_twice_of_what_they_use_once_ten_of_their_rung_have_ended(

@@ -109,9 +109,10 @@ class Resources(Section):
             resources.md.
         cpus: Number of CPU cores, or an expression such as `4 * gpus`.
         mem: Memory such as `16G`, an expression in MiB, start and max of memory that grows, or `auto`:
-            learned from other runs. Default: the cluster's.
+            learned from other runs. Default: the cluster's, or less as other runs show with `cluster.reuse:
+            false`.
         time: Time limit such as `30m`, an expression in seconds, base, per_unit and max, or `auto`: learned
-            from other runs. Default: the cluster's.
+            from other runs. Default: as for `mem`.
     """
 
     _: KW_ONLY

@@ -21,6 +21,7 @@ from hpcsweep.cluster.slurm.programs import export_of, overriding_variables, pas
 from hpcsweep.cluster.slurm.queue import Identity, SlurmQueue
 from hpcsweep.cluster.slurm.requests import (
     ResourceRequest,
+    default_limits,
     limits_of,
     request_from_options,
     resource_problems,
@@ -42,6 +43,7 @@ from hpcsweep.cluster.slurm.site import SlurmSite, host_list, hosts_of, read_sit
 from hpcsweep.cluster.slurm.submitit_options import refuse_submitit_options
 from hpcsweep.core.cluster_protocol import (
     Batch,
+    DefaultLimits,
     Limits,
     ProbeCluster,
     SubmittedBatch,
@@ -221,6 +223,13 @@ class SlurmCluster(ProbeCluster):
         names = tuple(dict.fromkeys(name for partitions in parts for name in partitions))
         request = msgspec.structs.replace(self._request, partitions=names) if all(parts) and names else None
         return limits_of(self._site, request or self._request)
+
+    def default_limits(self, shape: TaskResources) -> DefaultLimits:
+        if self._parts and not shape.pool:  # as much as it gets in each
+            found = [part.default_limits(shape) for part in self._parts.values()]
+            return DefaultLimits(*(None if None in each else min(each) for each in zip(*found, strict=True)))
+        bare = msgspec.structs.replace(shape, time_s=None, mem_mib=None)
+        return default_limits(self._site, self._request, bare, self._scripts.task_options(bare))
 
     def problems(self, shape: TaskResources) -> list[str]:
         if self._parts and not shape.pool:

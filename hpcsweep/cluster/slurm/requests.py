@@ -20,7 +20,7 @@ from hpcsweep.cluster.slurm.site import (
     hosts_of,
     seconds_of_limit,
 )
-from hpcsweep.core.cluster_protocol import Limits, TaskAllocation, TaskResources
+from hpcsweep.core.cluster_protocol import DefaultLimits, Limits, TaskAllocation, TaskResources
 
 #: Slurm's QOS for jobs of users that have none of their own.
 NORMAL: Final = "normal"
@@ -104,6 +104,38 @@ def limits_of(site: SlurmSite, request: ResourceRequest) -> Limits:
         most_times_s=tuple(sorted({min(filter(None, each)) for each in most if any(each)})),
         nodes=tuple(node.name for node in wanted_nodes(site, request) if may_be_used(node, request)),
     )
+
+
+def default_limits(
+    site: SlurmSite, request: ResourceRequest, shape: TaskResources, options: Mapping[str, OptionValue]
+) -> DefaultLimits:
+    """What a task of this shape gets at least that asks for neither time nor memory.
+
+    None where options of the user's own ask for it, which are `options` beside those of the shape.
+    """
+    partitions = wanted_partitions(site, request)
+    times = [_time_s(site, request, each, TaskResources()) for each in partitions]
+    given = {"time", "time-min"} & options.keys() or request.time_s
+    time_s = None if given or None in times else _smallest(times)
+    memory = [_default_memory(site, request, shape, each) for each in partitions]
+    theirs = ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU")
+    asked = {"mem", "mem-per-cpu", "mem-per-gpu"} & options.keys() or any(map(os.environ.get, theirs))
+    whole = site.whole_nodes or takes_whole_nodes(options) or any(each.exclusive for each in partitions)
+    unknown = asked or whole or not site.shares_memory or None in memory
+    return DefaultLimits(time_s, None if unknown else _smallest(memory))
+
+
+def _default_memory(
+    site: SlurmSite, request: ResourceRequest, shape: TaskResources, partition: Partition
+) -> int | None:
+    """MiB on each node; None where that cannot be told."""
+    default = partition.memory or site.memory
+    if default.by_gpu:
+        return None
+    if default.per_cpu is not None:
+        return default.per_cpu * shape.cpus
+    nodes = [node for node in site.nodes_of(partition.name) if may_be_used(node, request)]
+    return _smallest([default.per_node, *(node.mem_mib for node in nodes)])
 
 
 def may_be_used(node: Node, request: ResourceRequest) -> bool:

@@ -27,6 +27,31 @@ QOS_FORMAT: Final = "Name,Flags,MaxSubmitJobsPU,MaxSubmitJobsPA,GrpSubmitJobs,Ma
 _AWAY: Final = re.compile(r"down|drain|drng|fail|unk|future|maint|inval|block|reboot", re.IGNORECASE)
 
 
+class DefaultMemory(msgspec.Struct, frozen=True):
+    """MiB that a job gets on each node that asks for none; all of the node where nothing is set.
+
+    Attributes:
+        by_gpu: It depends on the GPUs that the job has.
+    """
+
+    per_node: int | None = None
+    per_cpu: int | None = None
+    by_gpu: bool = False
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it says anything."""
+        return self != DefaultMemory()
+
+    @classmethod
+    def read(cls, fields: Mapping[str, str]) -> DefaultMemory:
+        """From a partition's fields, or the site's."""
+        by_gpu = "DefMemPerGPU" in fields or "DefMemPerGPU" in fields.get("JobDefaults", "")
+        return cls(
+            _leading(fields.get("DefMemPerNode", "")), _leading(fields.get("DefMemPerCPU", "")), by_gpu
+        )
+
+
 class Partition(msgspec.Struct, frozen=True):
     """One partition. None is no limit.
 
@@ -41,6 +66,7 @@ class Partition(msgspec.Struct, frozen=True):
         grace_s: So long it goes on after it was chosen.
         exclusive: Jobs there get whole nodes.
         total_nodes: How many nodes it has, those that are not shown to this user with them.
+        memory: What a job gets there that asks for none; see `DefaultMemory`.
     """
 
     name: str
@@ -56,6 +82,7 @@ class Partition(msgspec.Struct, frozen=True):
     grace_s: int = 0
     exclusive: bool = False
     total_nodes: int | None = None
+    memory: DefaultMemory | None = None
 
     @property
     def takes_jobs(self) -> bool:
@@ -129,6 +156,8 @@ class SlurmSite(msgspec.Struct, frozen=True):
         warns_preempted: Whether the signal of `--signal` comes as soon as a job was chosen.
         scrontab: Whether users may have crontabs that Slurm runs.
         whole_nodes: Whether every job gets whole nodes (SelectType=select/linear).
+        shares_memory: Whether memory of nodes is given out, so that a job has no more than it asks for.
+        memory: What a job gets that asks for none, unless its partition says something else.
     """
 
     cluster: str = ""
@@ -142,6 +171,8 @@ class SlurmSite(msgspec.Struct, frozen=True):
     warns_preempted: bool = False
     scrontab: bool = False
     whole_nodes: bool = False
+    shares_memory: bool = False
+    memory: DefaultMemory = DefaultMemory()
     partitions: tuple[Partition, ...] = ()
     nodes: tuple[Node, ...] = ()
     associations: tuple[Association, ...] = ()
@@ -171,6 +202,8 @@ def read_config(text: str) -> SlurmSite:
         preempts=config.get("PreemptType", "").removeprefix("preempt/").replace("none", ""),
         warns_preempted="send_user_signal" in config.get("PreemptParameters", "").lower().split(","),
         whole_nodes=config.get("SelectType", "") == "select/linear",
+        shares_memory="MEMORY" in config.get("SelectTypeParameters", "").upper(),
+        memory=DefaultMemory.read(config),
         scrontab="enable" in config.get("ScronParameters", "").lower().split(","),
     )
 
@@ -192,6 +225,7 @@ def read_partitions(text: str) -> tuple[Partition, ...]:
             grace_s=_leading(fields.get("GraceTime", "")) or 0,
             total_nodes=_leading(fields.get("TotalNodes", "")),
             exclusive=fields.get("OverSubscribe", "").upper().startswith("EXCL"),
+            memory=memory if (memory := DefaultMemory.read(fields)).is_set else None,
         )
         for line in text.splitlines()
         if "PartitionName" in (fields := dict(re.findall(r"(?<!\S)(\w+)=(\S*)", line)))
