@@ -43,7 +43,15 @@ from pydantic import (
 from hpcsweep.core import protocols
 from hpcsweep.core.protocols import LARGEST
 from hpcsweep.core.text import format_value
-from hpcsweep.core.units import LONGEST_S, format_duration, format_memory, parse_duration, parse_memory
+from hpcsweep.core.units import (
+    LONGEST_S,
+    format_duration,
+    format_memory,
+    parse_duration,
+    parse_memory,
+    parse_size,
+    size_text,
+)
 
 
 def read_time_limit(value: Any) -> Any:
@@ -66,6 +74,10 @@ def _seconds(value: Any) -> Any:
 
 def _memory(value: Any) -> Any:
     return None if value is None else parse_memory(value)
+
+
+def _disk_size(value: Any) -> Any:
+    return None if value is None else parse_size(value)
 
 
 def _whole(value: Any) -> Any:
@@ -164,6 +176,13 @@ Memory: TypeAlias = Annotated[
     int | None,
     BeforeValidator(_memory),
     PlainSerializer(format_memory, when_used="json-unless-none"),
+    WithJsonSchema({"type": ["string", "null"], "examples": ["500M", "16G", "1.5T"]}),
+]
+#: On a disk, in bytes.
+DiskSize: TypeAlias = Annotated[
+    int | None,
+    BeforeValidator(_disk_size),
+    PlainSerializer(size_text, when_used="json-unless-none"),
     WithJsonSchema({"type": ["string", "null"], "examples": ["500M", "16G", "1.5T"]}),
 ]
 TimeLimit: TypeAlias = Annotated[

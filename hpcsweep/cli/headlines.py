@@ -30,6 +30,9 @@ def headlines(session: Session, source: Path | str, *, starts_tasks: bool, detac
         yield f"note: {ticks}"
     for warning in session.warnings:
         yield f"note: {warning}"
+    quota = session.quota_forecast
+    if quota is not None and quota.too_small:
+        yield f"note: {quota.text}"
     for change in session.extensions:
         yield f"extended: {change}"
     trials = session.restarted_from_scratch()

@@ -88,6 +88,8 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
     largest = _brackets(spec, target, found, held_gpus=held.gpus)
     for line in session.run_resources(None).changes:
         typer.echo(line)
+    if (quota := session.quota_forecast) is not None:
+        typer.echo(f"note: {quota.text}" if quota.too_small else quota.text)
     print_pools(session)
     if target.kinds:
         print_scripts(session, print_shapes(spec, target, rungs_of(make_scheduler(spec), found)))

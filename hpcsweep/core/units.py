@@ -42,6 +42,32 @@ def format_memory(mib: int) -> str:
     return f"{mib}M"
 
 
+def parse_size(value: Any) -> int:
+    """Bytes of a text such as `16G`, `500M` or `1K`, rounded up; ValueError without a unit."""
+    parse_memory(value)
+    match = _MEMORY.fullmatch(value.strip())
+    assert match is not None  # checked
+    return math.ceil(Decimal(match[1]) * _MIB_OF[match[2].upper()] * 1024**2)
+
+
+def size_text(count: int) -> str:
+    """The shortest text that `parse_size` takes back exactly."""
+    for unit, size in (("T", 1024**4), ("G", 1024**3), ("M", 1024**2)):
+        if count % size == 0:
+            return f"{count // size}{unit}"
+    return f"{Decimal(count) / 1024:f}K"
+
+
+def format_size(count: int) -> str:
+    """About so many bytes in the units of `parse_size`: `3G`, `2.81G`, `812B`."""
+    value, unit = float(count), "B"
+    for larger in "KMGTP":
+        if value < 1023.5:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.3g}{unit}" if value < 99.95 else f"{value:.0f}{unit}"
+
+
 def parse_duration(value: Any) -> float:
     """Seconds of a text such as `90s`, `30m`, `1d12h`, `01:30:00` or `1-12:00:00`."""
     text = value.strip().lower() if isinstance(value, str) else ""

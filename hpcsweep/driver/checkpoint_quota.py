@@ -20,7 +20,8 @@ from hpcsweep.core.checkpoint_usage import NOTHING, DiskAmount
 from hpcsweep.core.events import AnyEvent, CheckpointQuotaReached, PauseRequested, RunId, TrialStopped
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
-from hpcsweep.core.text import format_bytes, plural
+from hpcsweep.core.text import plural
+from hpcsweep.core.units import format_size
 from hpcsweep.driver.config import DriverConfig
 
 #: While nothing was measured, no more runs are under way.
@@ -275,7 +276,7 @@ class CheckpointQuota:
         """In the figures that are limited."""
         parts = []
         if self._most_bytes is not None:
-            parts.append(format_bytes(amount.bytes))
+            parts.append(format_size(amount.bytes))
         if self._most_files is not None:
             parts.append(plural(amount.files, "file"))
         return " in ".join(parts)
@@ -284,7 +285,7 @@ class CheckpointQuota:
     def _limits(self) -> str:
         parts = []
         if self._most_bytes is not None:
-            parts.append(f"store.checkpoint_quota of {format_bytes(self._most_bytes)}")
+            parts.append(f"store.checkpoint_quota of {format_size(self._most_bytes)}")
         if self._most_files is not None:
             parts.append(f"store.checkpoint_files of {self._most_files:,}")
         return " and ".join(parts)

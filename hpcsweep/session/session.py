@@ -53,6 +53,7 @@ from hpcsweep.session.preparation import (
     validate,
 )
 from hpcsweep.session.program import Found, check_program
+from hpcsweep.session.quota_forecast import QuotaForecast, forecast_quota
 from hpcsweep.session.target import Target, asked_target, resolve_target
 from hpcsweep.spec import Change, SweepSpec, changes, load_spec
 from hpcsweep.store.files import file_mode, read_bytes, wrap_oserror, write_atomic
@@ -158,6 +159,11 @@ class Session:
     def warnings(self) -> list[str]:
         """What may be wrong with the command, one line each."""
         return self._program.warnings
+
+    @cached_property
+    def quota_forecast(self) -> QuotaForecast | None:
+        """Whether `store.checkpoint_quota` has room for what must be kept; see `forecast_quota`."""
+        return forecast_quota(self.spec, self.layout, self.state)
 
     @property
     def extensions(self) -> list[str]:
@@ -381,7 +387,7 @@ class Session:
             max_timeouts=retries.timeouts,
             fail_fast=retries.fail_fast,
             minimise=spec.objective.mode == "min",
-            checkpoint_bytes=spec.store.checkpoint_bytes,
+            checkpoint_bytes=spec.store.checkpoint_quota,
             checkpoint_files=spec.store.checkpoint_files,
             least_promising_give_way=traits.promotes_any_time and not traits.population,
             keep_all=spec.train.keep == "all",

@@ -27,6 +27,7 @@ from hpcsweep.core.outcomes import FAIL_FAST
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.options import (
+    DiskSize,
     Environment,
     Finite,
     Hundreds,
@@ -251,15 +252,10 @@ class Budget(Section):
 class Store(Section):
     """Limits of what the sweep keeps on disk."""
 
-    checkpoint_quota: Memory = None
+    checkpoint_quota: DiskSize = None
     """Maximum size of all checkpoints and output folders, such as `500G`. See training.md."""
     checkpoint_files: Positive | None = None
     """Maximum number of their files."""
-
-    @property
-    def checkpoint_bytes(self) -> int | None:
-        """`checkpoint_quota` in bytes."""
-        return None if self.checkpoint_quota is None else self.checkpoint_quota << 20
 
 
 class Retries(Section):

@@ -133,13 +133,13 @@ class ResultsFolder:
     @cached_property
     def checkpoint_quota(self) -> dict[str, int | None]:
         """Bytes and files of `store` in the folder's sweep.yaml; None where there is no limit."""
-        from hpcsweep.core.units import parse_memory
+        from hpcsweep.core.units import parse_size
 
         store = self._section("store")
         size, files = store.get("checkpoint_quota"), store.get("checkpoint_files")
         most = None
         with contextlib.suppress(ValueError):
-            most = None if size is None else parse_memory(size) << 20
+            most = None if size is None else parse_size(size)
         return {"bytes": most, "files": files if isinstance(files, int) else None}
 
     def _section(self, name: str) -> dict[str, Any]:

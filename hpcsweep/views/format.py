@@ -11,7 +11,7 @@ from hpcsweep.core.models import SIMULATION_BEGINS_S
 from hpcsweep.core.outcomes import FACTS, FailureKind, Interruption
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import format_bytes, format_value, plural
-from hpcsweep.core.units import format_memory
+from hpcsweep.core.units import format_memory, format_size
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.folder import best_of
 from hpcsweep.views.health import (
@@ -192,8 +192,9 @@ def checkpoints_text(checkpoints: Mapping[str, int], quota: Mapping[str, int | N
     if not checkpoints["files"] and not removed:
         return ""
     most = quota or {}
+    size = format_bytes if most.get("bytes") is None else format_size
     text = (
-        f"{format_bytes(checkpoints['bytes'])}{_of(most.get('bytes'), format_bytes)} in "
+        f"{size(checkpoints['bytes'])}{_of(most.get('bytes'), size)} in "
         f"{plural(checkpoints['files'], 'file')}{_of(most.get('files'), '{:,}'.format)} "
         f"of {plural(checkpoints['trials'], 'trial')}"
     )

@@ -54,7 +54,7 @@ from tests.driver.sweeps import (
 
 #: Of the stand-in's checkpoints: weights and list; the numbers of steps and trials differ in length.
 ONE = 1060
-MB = 1_000_000
+MB = 1 << 20
 
 
 class Site(FolderCluster):
@@ -181,8 +181,8 @@ def test_a_sweep_for_whose_next_run_there_is_no_room_pauses_in_words_and_goes_on
     outcome, reason = end_of(root)
     assert outcome is SweepOutcome.PAUSED
     assert reason == (
-        "store.checkpoint_quota of 6.36 kB: 6.28 kB held by 6 trials, all of which may still be needed, and "
-        "a new trial would keep 1.05 kB more and need 2.09 kB while it runs; raise it"
+        "store.checkpoint_quota of 6.21K: 6.13K held by 6 trials, all of which may still be needed, and "
+        "a new trial would keep 1.02K more and need 2.04K while it runs; raise it"
     )
     drive_within(root, site, ones=20, scheduler=Hyperband(max_resource=27))
     assert end_of(root)[0] is SweepOutcome.FINISHED
@@ -229,13 +229,13 @@ def test_launch_and_status_say_what_is_held_and_what_waits(tmp_path: Path) -> No
     )
     driver.run(look)
     journal.release()
-    assert [line for line in said if line.startswith("waits for room: store.checkpoint_quota of 14.8 kB: ")]
-    assert [line for line in said if re.search(r": \d.* kB held by \d+ trials, .* wait for room", line)]
+    assert [line for line in said if line.startswith("waits for room: store.checkpoint_quota of 14.5K: ")]
+    assert [line for line in said if re.search(r": \d.*K held by \d+ trials, .* wait for room", line)]
     assert driver.state.quota_reached is None
     assert warning_lines(driver.state, now=0.0) == []
     driver.layout.spec.write_text("store: {checkpoint_quota: 1M, checkpoint_files: 100}\n")
     text = checkpoints_text(ResultsFolder(root).checkpoints(), ResultsFolder(root).checkpoint_quota)
-    assert text.startswith("1.05 kB (of 1.05 MB) in 2 files (of 100) of 1 trial; ")
+    assert text.startswith("1.02K (of 1M) in 2 files (of 100) of 1 trial; ")
 
 
 def test_without_a_quota_nothing_is_said_of_one(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_the_quota_is_told_of_once_as_it_begins_and_as_it_ends() -> None:
         return found
 
     message = (
-        "store.checkpoint_quota of 5 MB: 1 MB held by 1 trial, 4 MB more expected of 2 runs under way; "
+        "store.checkpoint_quota of 5M: 1M held by 1 trial, 4M more expected of 2 runs under way; "
         "4 runs wait for room"
     )
     assert told(FRESH, free=3) == [CheckpointQuotaReached(7.0, message, bytes=MB, files=1)]

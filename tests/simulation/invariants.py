@@ -210,12 +210,12 @@ def no_checkpoint_is_removed_that_is_needed(fault_run: FaultRun) -> None:
 def the_quota_of_checkpoints_held(fault_run: FaultRun) -> None:
     """At no moment more was held, and nothing waited in vain: no sweep was paused for it."""
     store = fault_run.spec.store
-    if store.checkpoint_bytes is None:
+    if store.checkpoint_quota is None:
         return
     state = SweepState()
     for event in fault_run.events:
         state.apply(event)
-        assert state.checkpoints.held.bytes <= store.checkpoint_bytes
+        assert state.checkpoints.held.bytes <= store.checkpoint_quota
         assert not isinstance(event, PauseRequested) or "store." not in event.reason, event.reason
 
 

@@ -1178,9 +1178,16 @@ def _this_module() -> ModuleType:
 def test_a_quota_for_checkpoints_is_written_only_where_there_is_one(load: Load) -> None:
     assert "store" not in load(SHORT).resolved()
     spec = load(SHORT, "store={checkpoint_quota: 1.5T, checkpoint_files: 1e5}")
-    assert (spec.store.checkpoint_bytes, spec.store.checkpoint_files) == (1536 << 30, 100_000)
+    assert (spec.store.checkpoint_quota, spec.store.checkpoint_files) == (1536 << 30, 100_000)
     assert spec.resolved()["store"] == {"checkpoint_quota": "1536G", "checkpoint_files": 100_000}
     assert spec.identity() == load(SHORT).identity()
+
+
+@pytest.mark.parametrize(("text", "count"), [("1K", 1024), ("1.5K", 1536), ("3G", 3 << 30)])
+def test_a_quota_is_exact_to_the_byte(load: Load, text: str, count: int) -> None:
+    spec = load(SHORT, f"store.checkpoint_quota={text}", f"cluster.simulated.checkpoint_size={text}")
+    assert spec.store.checkpoint_quota == count
+    assert spec.resolved()["store"]["checkpoint_quota"] == text
 
 
 def test_a_quota_without_a_unit_or_beside_keep_all_is_refused(problems: Problems) -> None:

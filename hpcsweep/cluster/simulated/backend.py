@@ -19,8 +19,8 @@ from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.errors import SpecError
 from hpcsweep.options import (
     ArrayUsage,
+    DiskSize,
     Hundreds,
-    Memory,
     Positive,
     Rate,
     Seconds,
@@ -57,7 +57,7 @@ class SimulatedOptions(Section):
     """Durations of runs are multiplied by factors between 1 and this, drawn log-uniformly."""
     checkpoint_every: Positive = 1
     """Units between two checkpoints; there is one at the end of each run too."""
-    checkpoint_size: Memory = None
+    checkpoint_size: DiskSize = None
     """What a trial's checkpoint takes, such as `2G`, for `store.checkpoint_quota`; nothing if not given."""
     preemptions: Rate = 0.0
     """How often a task is preempted, per hour that it runs."""

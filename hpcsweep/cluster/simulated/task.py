@@ -320,7 +320,7 @@ class TrainingModel:
 
     def sizes(self, step: int) -> CheckpointSizes:
         """What a trial keeps that has its newest checkpoint at this step."""
-        size = (self._options.checkpoint_size or 0) << 20 if step else 0
+        size = (self._options.checkpoint_size or 0) if step else 0
         return CheckpointSizes(size, int(size > 0), size, int(size > 0))
 
     def measure(self, run: ManifestRun, step: int, metrics: Sequence[str]) -> tuple[float, ...]:
