@@ -123,6 +123,10 @@ class GpuBudget:
         """What tasks of one run each may take: the open ones their limit, and what others took since."""
         return open_tasks * batch.task_gpus * (batch.time_s or self.time_s) + unbooked_gpu_s
 
+    def unspent_gpu_s(self, state: SweepState) -> float:
+        """What is left of the cap once nothing runs; inf without a cap."""
+        return math.inf if self.cap_s is None else self.cap_s - state.spent_gpu_s
+
     def unreserved_gpu_s(self, state: SweepState, reserved_gpu_s: Callable[[BatchState], float]) -> float:
         """What is left of the cap beside what is spent, and what live batches may take; inf without a cap."""
         if self.cap_s is None:

@@ -37,6 +37,7 @@ class ShapedReuse(ShapedSubmission):
 
     def hand_over(self) -> None:
         try:
+            self.begin()
             self._settle(more=False)
         except UnknownNeeds as error:
             self.pause(error)
@@ -81,7 +82,7 @@ class ShapedReuse(ShapedSubmission):
 
     def _allocate(self, *, exhausted: bool) -> Allocation:
         state, now = self.sweep.state, self.sweep.now
-        waiting = [] if exhausted else self.submitter.queue()
+        waiting = [] if exhausted else self.queue()
         queue = waiting[:CONSIDERED]
         largest = max(queue, key=lambda run: self.shapes.of(run).total_gpus, default=None)
         if largest is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,11 @@ from hpcsweep.driver.room import Room
 from hpcsweep.driver.shapes import RunShapes, UnknownNeeds, array_key
 from hpcsweep.driver.submission import Submission
 
+#: So many runs may wait that the budget cannot pay for any more; then no new trials are started.
+MOST_UNAFFORDABLE: Final = 4
+#: Of the runs that wait so many are looked at for the cheapest.
+LOOKED_AT: Final = 2000
+
 
 class Due(NamedTuple):
     """The runs that can start now.
@@ -43,16 +48,22 @@ class ShapedSubmission(Submission):
     """As `Submission`, where runs need different resources.
 
     Runs start in the order of the queue: one that does not fit below the caps is not passed by those behind
-    it. An array holds runs that start together, so that none holds back another shape.
+    it. An array holds runs that start together, so that none holds back another shape. Only those are passed
+    that cost more than `budget.gpu_hours` has left, whatever ends.
     """
 
     def __init__(self, shapes: RunShapes, throttle: GpuThrottle, *parts: Any) -> None:
         super().__init__(*parts)
         self.shapes = shapes
         self.gpu_throttle = throttle
+        #: Runs that wait and cost too much, at the last look.
+        self._unaffordable = 0
+        #: The scheduler had nothing more to start in this tick.
+        self._nothing_new = False
 
     def run(self) -> None:
         try:
+            self.begin()
             self._run()
         except UnknownNeeds as error:
             self.pause(error)
@@ -89,25 +100,54 @@ class ShapedSubmission(Submission):
 
     def decide(self, slots: int) -> bool:
         """Have the scheduler decide for so many runs more; whether any came of it."""
-        events: list[AnyEvent] = self.planner.decide(slots, new=self.quota.room)
+        new = self.quota.room
+        if self._unaffordable:
+            most = max(0, MOST_UNAFFORDABLE - self._unaffordable)
+            new = most if new is None else min(new, most)
+        events: list[AnyEvent] = self.planner.decide(slots, new=new)
         events += self.submitter.stopped_while_waiting(events)
         self.before_decisions(events)
         self.committer.commit(events)
         self.after_decisions(events)
-        return any(isinstance(event, TrialCreated | TrialPromoted) for event in events)
+        found = any(isinstance(event, TrialCreated | TrialPromoted) for event in events)
+        self._nothing_new = slots > 0 and not found
+        self._note_costs()
+        return found
+
+    def begin(self) -> None:
+        """Look at the budget anew, before anything is decided."""
+        self._nothing_new = False
+        self._note_costs()
 
     @property
     def exhausted(self) -> bool:
-        """Whether a budget is used up, for the run whose turn it is."""
-        queue = self.submitter.queue()
-        needs = self.shapes.of(queue[0]) if queue else self.sweep.settings.smallest
-        task = self.shapes.task([needs]) if queue else needs
-        cost = self.budget.run_gpu_s(self.gpu_throttle.held_gpus(task), needs.time_s, new=True)
-        self.budget.next_gpu_s = cost
-        return (
-            exhausted_budget(self.sweep.state, self.sweep.settings, self.budget, now=self.sweep.now)
-            is not None
-        )
+        """Whether a budget is used up, for all runs that wait and those that may be started."""
+        state, settings = self.sweep.state, self.sweep.settings
+        return exhausted_budget(state, settings, self.budget, now=self.sweep.now) is not None
+
+    def _note_costs(self) -> None:
+        """Look at what the runs that wait may cost: the budget goes by the cheapest of what may come next."""
+        left, smallest = self.budget.unspent_gpu_s(self.sweep.state), self.sweep.settings.smallest
+        if math.isinf(left):
+            return
+        costs = [self._cost(run) for run in self.submitter.queue()[:LOOKED_AT]]
+        self._unaffordable = sum(cost > left for cost in costs)
+        more = self._unaffordable < MOST_UNAFFORDABLE and not (self.planner.done or self._nothing_new)
+        if not costs or more:
+            gpus = self.gpu_throttle.held_gpus(smallest)
+            costs.append(self.budget.run_gpu_s(gpus, smallest.time_s, new=True))
+        self.budget.next_gpu_s = min(costs)
+
+    def _cost(self, run: RunId) -> float:
+        """GPU-seconds of a task for this run."""
+        needs = self.shapes.of(run)
+        gpus = self.gpu_throttle.held_gpus(self.shapes.task([needs]))
+        return self.budget.run_gpu_s(gpus, needs.time_s, new=True)
+
+    def queue(self) -> list[RunId]:
+        """The runs that wait, in order, without those that the budget cannot pay for any more."""
+        queue, left = self.submitter.queue(), self.budget.unspent_gpu_s(self.sweep.state)
+        return queue if math.isinf(left) else [run for run in queue if self._cost(run) <= left]
 
     def places(self, room: Room) -> int:
         """How many runs more may be decided, whatever they will need: none waits for long."""
@@ -134,7 +174,7 @@ class ShapedSubmission(Submission):
         room, caps = self.gpu_throttle.room, self.gpu_throttle.caps
         runs: list[tuple[RunId, TaskResources]] = []
         left = self.budget.unreserved_gpu_s(self.sweep.state, self._reserved_gpu_s)
-        for run in self.submitter.queue():
+        for run in self.queue():
             needs = self.shapes.of(run)
             gpus = self.check_fits(run, needs, caps)
             left -= self.budget.run_gpu_s(gpus, needs.time_s) if math.isfinite(left) else 0.0

@@ -246,6 +246,31 @@ def test_the_gpu_budget_counts_each_run_with_its_own_gpus_and_limit(tmp_path: Pa
 
 
 @pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize(("scheduler", "hours"), [("fifo", 5), ("hyperband", 4.6)])
+def test_runs_that_the_budget_can_pay_for_go_on_past_those_that_it_cannot(
+    tmp_path: Path, scheduler: str, hours: float, *, reuse: bool
+) -> None:
+    events = sweep(
+        tmp_path,
+        {"gpus": "8 if width == 256 else 1", "time": "30m"},
+        reuse=reuse,
+        simulated={"gpus": 8, "seconds_per_unit": 60},
+        sections={
+            "scheduler": {"name": scheduler, "max_resource": 9},
+            "budget": {"gpu_hours": hours, "trials": 40},
+        },
+    )
+    state = SweepState.replay(events)
+    assert state.ended is not None
+    assert state.ended.reason.startswith(f"budget.gpu_hours {hours:g} is used up")
+    assert state.spent_gpu_s / 3600 <= hours
+    waiting = [run for run in state.waiting if state.trials[run.trial].config["width"] == 256]
+    assert waiting
+    done = [each.run for each in events if isinstance(each, RunFinished)]
+    assert max(done)[0] > min(waiting)[0], "those behind went on"
+
+
+@pytest.mark.parametrize("reuse", [False, True])
 def test_a_run_whose_needs_cannot_be_computed_pauses_the_sweep_and_says_which(
     tmp_path: Path, *, reuse: bool
 ) -> None:
