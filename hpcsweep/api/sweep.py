@@ -84,7 +84,8 @@ class Sweep:
         stop: Rules that stop running trials early.
         repeats: Trainings of each configuration.
         enqueue: Configurations to try first.
-        warm_start: Results folders of earlier sweeps that the searcher learns from.
+        warm_start: Earlier results that the searcher learns from: results folders, those of Ray Tune, studies
+            of Optuna (journal or SQLite file), CSV files.
         resources: Resources of one run.
         cluster: Where it runs: `Slurm(...)`, `PBS(...)`, `Local(...)`, or `Cluster(...)` for whichever is
             there.

@@ -33,9 +33,9 @@ from hpcsweep.core.text import plural, secret_values, shell_join, shell_quote
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
 from hpcsweep.schedulers import scheduler_traits
-from hpcsweep.session.preparation import describe_warm_start
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import check_inherited, tell_slow_programs
+from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout

@@ -24,10 +24,10 @@ from hpcsweep.driver.lifecycle import GpuBudget
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.session.algorithms import make_scheduler
-from hpcsweep.session.preparation import describe_warm_start
 from hpcsweep.session.program import example_command
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target, check_inherited
+from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 from hpcsweep.spec.resources import rungs_of
 from hpcsweep.views.format import duration

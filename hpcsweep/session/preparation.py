@@ -9,7 +9,6 @@ import contextlib
 import os
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,12 @@ from hpcsweep.core.events import (
     ParametersSuggested,
     SweepExtended,
     SweepStarted,
-    WarmStartLoaded,
 )
-from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.suggestions import added_parameters, with_suggested
-from hpcsweep.core.text import plural
 from hpcsweep.errors import FolderError, SpecError, TrainerError
 from hpcsweep.session.algorithms import make_scheduler
+from hpcsweep.session.warm_start import load_results
 from hpcsweep.spec import Change, SweepSpec, changes
 from hpcsweep.spec.config_base import read_config_base
 from hpcsweep.store.batch import Program
@@ -218,12 +215,12 @@ def initial_events(spec: SweepSpec, *, identity: Mapping[str, Any] | None = None
     """Earlier results and enqueued configurations that a spec adds to the sweep; no identity: a new one.
 
     Raises:
-        SpecError: A folder of `warm_start` holds no sweep, or measured something else.
+        SpecError: A source of `warm_start` cannot be read, or measured something else.
     """
     known, enqueued = (len((identity or {}).get(key, ())) for key in ("warm_start", "enqueue"))
     events: list[AnyEvent] = [
-        load_results(spec, Path(folder), key=f"warm_start[{index}]")
-        for index, folder in enumerate(spec.warm_start)
+        load_results(spec, source, key=f"warm_start[{index}]")
+        for index, source in enumerate(spec.warm_start)
         if index >= known
     ]
     seed = spec.searcher.seed
@@ -233,61 +230,3 @@ def initial_events(spec: SweepSpec, *, identity: Mapping[str, Any] | None = None
         if index >= enqueued
     ]
     return [*events, ConfigsEnqueued(tuple(configs))] if configs else events
-
-
-def load_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
-    """The folder's results whose configurations are in this sweep's space."""
-    try:
-        state = SweepState.replay(read_journal(Layout(folder)).events)
-    except FolderError as error:
-        raise SpecError(f"{key}: {error}") from error
-    if state.started is None:
-        raise SpecError(f"{key}: expected a results folder that `launch` made, got {folder}")
-    if state.objectives.metrics != spec.objectives.metrics:
-        measured, ours = (", ".join(map(repr, each.metrics)) for each in (state.objectives, spec.objectives))
-        raise SpecError(f"{key}: {folder} measured {measured}, this sweep measures {ours}")
-    results, several = [], []
-    skipped: Counter[str] = Counter()
-    for trial in state.trials[:: state.repeats]:
-        observations = tuple(_observations(state, trial.trial))
-        if not observations:
-            skipped["no result yet"] += 1
-            continue
-        config = spec.space.canonicalise(trial.config)
-        if problems := spec.space.check(config):
-            skipped[problems[0].partition(", got ")[0]] += 1
-        else:
-            results.append((config, observations))
-            several.append(tuple(_values(state, trial.trial)))
-    values = tuple(several) if spec.objectives.several else ()
-    return WarmStartLoaded(str(folder), tuple(results), dict(skipped), values)
-
-
-def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | None]]:
-    for run in state.trials[trial].runs:
-        value = state.value_of(trial, run.rung)
-        if value is not None:
-            yield (run.step if run.status is RunStatus.STOPPED else run.resource), value
-        elif run.status is RunStatus.FAILED:
-            yield run.resource, None
-
-
-def _values(state: SweepState, trial: int) -> Iterator[tuple[float, ...]]:
-    """Of all objectives at each of those observations."""
-    for run in state.trials[trial].runs:
-        value = state.value_of(trial, run.rung)
-        if value is not None or run.status is RunStatus.FAILED:
-            yield () if value is None else state.values_of(trial, run.rung) or (value,)
-
-
-def describe_warm_start(loaded: Sequence[WarmStartLoaded]) -> list[str]:
-    """What was taken over from earlier sweeps, one line for each fact."""
-    lines: list[str] = []
-    for event in loaded:
-        taken, skipped = len(event.results), sum(event.skipped.values())
-        nothing = "" if taken else ": nothing to learn from"
-        lines.append(
-            f"warm start: {taken} of {plural(taken + skipped, 'configuration')} of {event.source}{nothing}"
-        )
-        lines += [f"  {count} left out: {problem}" for problem, count in event.skipped.items()]
-    return lines

@@ -37,7 +37,7 @@ _DESCRIPTIONS: Final = {
     "stop": "Rules that stop running trials early: a name, a mapping or a list of these.",
     "repeats": "Trainings of each configuration, each with its own seed; their mean is compared.",
     "enqueue": "Configurations to try first; missing parameters are sampled.",
-    "warm_start": "Results folders of earlier sweeps that the searcher learns from.",
+    "warm_start": "Earlier results to learn from: folders of hpcsweep or Ray Tune, Optuna studies, CSV.",
     "resources": "Resources of one run.",
     "cluster": "Where the sweep runs, and how much of it it may use.",
     "budget": "Limits of the whole sweep.",

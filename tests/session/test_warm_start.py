@@ -11,7 +11,9 @@ import pytest
 from hpcsweep.core.events import ConfigsEnqueued, SweepStarted, WarmStartLoaded
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import Hyperband
-from hpcsweep.session.preparation import initial_events, load_results
+from hpcsweep.session.preparation import initial_events
+from hpcsweep.session.warm_start import load_results
+from hpcsweep.session.warm_start.earlier import EXPECTED
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
@@ -81,13 +83,14 @@ def test_configuration_fits_a_space_with_a_new_constant_but_not_with_a_new_param
     ("change", "problem"),
     [
         ("metric: val", "warm_start[0]: {earlier} measured 'loss', this sweep measures 'val'"),
-        ("", "warm_start[0]: expected a results folder that `launch` made, got {nowhere}"),
+        ("", f"warm_start[0]: expected {EXPECTED}, got {{nowhere}}"),
     ],
 )
 def test_folder_that_cannot_be_a_warm_start_is_refused(
     tmp_path: Path, earlier: Path, change: str, problem: str
 ) -> None:
     nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
     text = SPEC.replace("metric: loss", change) if change else SPEC
     expected = re.escape(problem.format(earlier=earlier, nowhere=nowhere))
     with pytest.raises(SpecError, match=f"^{expected}$"):
