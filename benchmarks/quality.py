@@ -18,6 +18,9 @@ none takes less than one.
 `before:gp` is the searcher `gp` of an earlier version, whose files are in the folder `--before`, for example
 by `git worktree add ../earlier v0.1.0`.
 
+Priors (`--part priors`): the functions with good and with wrong priors, beside the same searcher without;
+soon, and after all evaluations.
+
 A figure that is not reached is printed so. All of it takes long; `--save FILE` keeps each result as soon
 as it is there, and `--load FILE` takes those that are kept in place of computing them, so that it can
 be done in pieces.
@@ -50,6 +53,7 @@ from benchmarks.quality_curves import (
     time_to_target,
 )
 from benchmarks.quality_functions import OPTUNA, regret
+from benchmarks.quality_priors import BELIEFS, SEARCHERS, SOON, prior_verdicts
 from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
 
 OURS: Final = ("random", "sobol", "tpe", "gp", "cmaes", "evolution", "auto")
@@ -172,11 +176,47 @@ def curve_tasks(options: argparse.Namespace, *, full: bool) -> list[Task]:
     ]
 
 
+def prior_tasks(options: argparse.Namespace) -> list[Task]:
+    """The functions with and without priors, seed by seed."""
+    return [
+        Task(function, f"{searcher}{belief}", batch, evaluations, seed)
+        for seed in range(options.seeds)
+        for function in options.functions
+        for batch in options.batches
+        for evaluations in sorted({min(SOON, options.evaluations), options.evaluations})
+        for searcher in options.searchers or SEARCHERS
+        for belief in ("", *(f"+{belief}" for belief in BELIEFS))
+    ]
+
+
+def print_priors(options: argparse.Namespace) -> bool:
+    """Print a table for each searcher; whether all figures are reached."""
+    tasks = prior_tasks(options)
+    found = run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs, before=options.before)
+    by_task = {result.task: result for result in found}
+    reached = True
+    for searcher in options.searchers or SEARCHERS:
+        table = Table()
+        for task in tasks:
+            if task.method.partition("+")[0] == searcher:
+                one, problem = by_task[task], f"{task.problem} after {task.evaluations}"
+                table.add(problem, task.batch, task.method, value=one.value, cpu_s=one.cpu_s)
+        print_table(table, what=f"Median regret, {options.seeds} seeds", baseline=searcher)
+        soon, late = (f" after {n}" for n in (min(SOON, options.evaluations), options.evaluations))
+        for verdict in prior_verdicts(table, searcher, soon=soon, late=late):
+            print(verdict)
+            reached = reached and verdict.reached is not False
+    return reached
+
+
 def main() -> int:
     """Print tables and verdicts; 1 if a figure that was measured is not reached."""
     options = argument_parser().parse_args()
     reached = True
-    for part in ("functions", "curves", "trainings") if options.part == "all" else (options.part,):
+    for part in ("functions", "curves", "trainings", "priors") if options.part == "all" else (options.part,):
+        if part == "priors":
+            reached = print_priors(options) and reached
+            continue
         full = part == "trainings"
         tasks = function_tasks(options) if part == "functions" else curve_tasks(options, full=full)
         found = run_tasks(
@@ -230,7 +270,9 @@ def argument_parser() -> argparse.ArgumentParser:
 
     known: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__, **known)
-    parser.add_argument("--part", choices=("functions", "curves", "trainings", "all"), default="functions")
+    parser.add_argument(
+        "--part", choices=("functions", "curves", "trainings", "priors", "all"), default="functions"
+    )
     parser.add_argument("--seeds", type=int, default=20, help="so many sweeps of each kind, from seed 0")
     parser.add_argument(
         "--searchers",

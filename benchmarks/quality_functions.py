@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.held_out import HELD_OUT
 from benchmarks.problems import PROBLEMS, Problem
+from benchmarks.quality_priors import believing
 from hpcsweep.core.history import History
 from hpcsweep.searchers import make_searcher
 
@@ -26,6 +27,9 @@ OPTUNA: Final = "optuna:"
 def regret(name: str, method: str, *, batch: int, evaluations: int, seed: int) -> float:
     """Regret of one sweep over the function `name`; those held out are others for each seed."""
     problem = PROBLEMS[name] if name in PROBLEMS else HELD_OUT[name](seed)
+    method, _, belief = method.partition("+")
+    if belief:
+        problem = believing(problem, belief, seed=seed)
     noise = problem.noise * default_rng([seed, 1]).standard_normal(evaluations)
     if method.startswith(OPTUNA):
         return _optuna_regret(problem, method.removeprefix(OPTUNA), noise, batch=batch, seed=seed)

@@ -166,7 +166,7 @@ class _Column:
             return
         self._ends = None
         self.mode = self._center = _position(prior.center, domain)
-        self._sigma = prior.sigma / _span(domain)
+        self._sigma = prior.sigma / span(domain)
         self._below = _NORMAL.cdf(-self._center / self._sigma)
         self._mass = _NORMAL.cdf((1 - self._center) / self._sigma) - self._below
 
@@ -260,7 +260,7 @@ def _position(center: Any, domain: Float | Int | Ordinal | Choice) -> float:
     return float(domain.to_unit([center])[0])
 
 
-def _span(domain: Float | Int | Ordinal | Choice) -> float:
+def span(domain: Float | Int | Ordinal | Choice) -> float:
     """The width of the unit interval in the unit of sigma."""
     match domain:
         case Float(low=low, high=high, log=True):
