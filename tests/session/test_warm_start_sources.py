@@ -195,7 +195,7 @@ def test_folder_of_ray_tune_without_the_metric_is_refused(tmp_path: Path, experi
 # --------------------------------------------------------------------------- Optuna
 
 
-def make_study(storage: Any, name: str = "old", direction: str = "minimize") -> None:
+def make_study(storage: Any, name: str = "old") -> None:
     import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
     from optuna.trial import TrialState, create_trial
@@ -207,7 +207,7 @@ def make_study(storage: Any, name: str = "old", direction: str = "minimize") -> 
         "opt": CategoricalDistribution(("sgd", "adam", None)),
         "momentum": FloatDistribution(0, 0.99),
     }
-    study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+    study = optuna.create_study(storage=storage, study_name=name)
     for params, state, value, reported in (
         ({"lr": 0.1, "layers": 2, "opt": None}, TrialState.COMPLETE, 0.5, {0: 3.0, 1: 2.5, 2: 2.0, 5: 1.0}),
         ({"lr": 0.2, "layers": 3, "opt": "sgd", "momentum": 0.9}, TrialState.PRUNED, None, {0: 4.0, 3: 3.5}),
