@@ -23,7 +23,7 @@ from hpcsweep.core.space import Parameter, Space
 
 #: What a prior is, behind the searcher's name: `tpe+good`.
 BELIEFS: Final = ("good", "wrong")
-SEARCHERS: Final = ("random", "tpe")
+SEARCHERS: Final = ("random", "tpe", "gp")
 #: Evaluations after which a good prior is judged; a wrong one is judged after all.
 SOON: Final = 48
 #: Of the regret without a prior: what a good one may leave, and a wrong one may cost.

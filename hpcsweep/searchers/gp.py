@@ -47,7 +47,9 @@ class GP(RandomFallback):
     improvement is that at the largest one.
 
     The first `startup` configurations are a scrambled Sobol sequence, and more only while there are no
-    two different values yet. Configurations of earlier sweeps and enqueued ones count.
+    two different values yet. Configurations of earlier sweeps and enqueued ones count. Where parameters have
+    priors, they are drawn from these instead, and the improvement is multiplied by the prior to a power that
+    falls with the number of results (Hvarfner et al. 2022, piBO).
     All computations run on one thread in double precision: the number of cores makes no difference to the
     answer, another version or build of the numerical libraries may.
 
@@ -60,6 +62,7 @@ class GP(RandomFallback):
     """
 
     adaptive = True
+    uses_priors = True
 
     def __init__(self, *, seed: int = 0, startup: int | None = None) -> None:
         super().__init__()
@@ -77,11 +80,15 @@ class GP(RandomFallback):
         if n <= 0 or columns == 0:
             given = []
         elif n <= first or len(found) < 2 or np.ptp(found) == 0:
-            given = self._sobol(n, history)
+            given = self._first(n, history, rng)
         else:
-            given = self._sobol(first, history) if first else []
+            given = self._first(first, history, rng) if first else []
             given += self.propose(n - len(given), history, rng, besides=given)
         return self.complete(given, n, history, rng)
+
+    def _first(self, n: int, history: History, rng: Generator) -> list[Config]:
+        """Configurations before there is a model."""
+        return self.complete([], n, history, rng) if history.space.priors else self._sobol(n, history)
 
     def _sobol(self, n: int, history: History) -> list[Config]:
         """The next `n` of one sequence for the whole sweep."""

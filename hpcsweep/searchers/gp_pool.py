@@ -32,6 +32,8 @@ CHANGES: Final = 64
 class CandidatePool:
     """New configurations, each with its expected improvement, which falls as others are taken.
 
+    Where parameters have priors, the improvement is multiplied by them (Hvarfner et al. 2022, piBO).
+
     Args:
         history: What was proposed already.
         fallback: Draws configurations that are new, and knows which were proposed.
@@ -55,6 +57,7 @@ class CandidatePool:
     ) -> None:
         self._space, self._features, self._samples, self._rng = history.space, features, samples, rng
         self._steps = steps
+        self._results = int(history.newest.sum())
         self._seen = set(fallback.seen(history))
         size = self._space.size
         self._whole = size is not None and size <= WHOLE
@@ -69,6 +72,7 @@ class CandidatePool:
         self._free = np.ones(len(self._configs), dtype=bool)
         self._units = self._space.to_unit(self._configs)
         self._candidates = Candidates(samples, self._points(self._units))
+        self._factors = self._space.priors.log_factor(self._units, results=self._results)
 
     def take(self, *, starts: int) -> Config | None:
         """The configuration of greatest expected improvement, None if there are no more.
@@ -78,7 +82,7 @@ class CandidatePool:
         """
         if not self._free.any():
             return None
-        improvement = np.where(self._free, self._candidates.improvement(), -np.inf)
+        improvement = np.where(self._free, self._candidates.improvement() + self._factors, -np.inf)
         order = np.argsort(-improvement, kind="stable")
         best, config = improvement[order[0]], self._configs[order[0]]
         if starts and not self._whole:
@@ -126,7 +130,9 @@ class CandidatePool:
     def _improvement(self, configs: list[Config]) -> Floats:
         if not configs:
             return np.empty(0)
-        return self._samples.at(self._points(self._space.to_unit(configs)))
+        units = self._space.to_unit(configs)
+        factors = self._space.priors.log_factor(units, results=self._results)
+        return self._samples.at(self._points(units)) + factors
 
     def _points(self, units: Floats) -> Floats:
         return self._features.of(units)

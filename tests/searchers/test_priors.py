@@ -13,7 +13,7 @@ from hpcsweep.core.priors import Normal, Prior, Weights
 from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
 from hpcsweep.searchers import make_searcher
 
-USING = ("random", "tpe", "evolution", "cmaes")
+USING = ("random", "tpe", "gp", "evolution", "cmaes")
 
 
 def _space(lr: Prior | None, optimizer: Prior | None, layers: Prior | None = None) -> Space:
@@ -57,7 +57,7 @@ def test_first_configurations_are_near_what_is_believed(name: str) -> None:
     assert sum(believed) < 0.75 * sum(plain)
 
 
-@pytest.mark.parametrize("name", ["random", "tpe"])
+@pytest.mark.parametrize("name", ["random", "tpe", "gp"])
 def test_wrong_prior_is_left_behind(name: str) -> None:
     wrong = _space(Normal(1.0, 0.1), Weights((50.0, 1.0)))
     values = _search(name, wrong, evaluations=120, batch=8)
