@@ -119,9 +119,22 @@ def plan(
     run(spec, cluster=cluster, overrides=set_ or [], schema=schema)
 
 
+@app.command(name="list")
+def list_(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to look for results folders.", show_default=False)
+    ] = Path("."),
+    json: Json = False,
+) -> None:
+    """List all sweeps below a folder: state, share done, best value, cost, last change."""
+    from hpcsweep.cli.list_ import list_ as run
+
+    run(folder, json=json)
+
+
 @app.command()
 def status(
-    folder: Folder,
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR ...", help="Results folders.")],
     json: Json = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Keep refreshing until the sweep has ended.")
@@ -136,11 +149,13 @@ def status(
 
         if json:
             raise typer.BadParameter("--json and --watch exclude each other")
-        run_watch(folder, every=every)
+        if len(folders) > 1:
+            raise typer.BadParameter("--watch takes one folder; hpcsweep list shows all sweeps below one")
+        run_watch(folders[0], every=every)
         return
-    from hpcsweep.cli.status import status as run
+    from hpcsweep.cli.status import statuses as run
 
-    run(folder, json=json)
+    run(folders, json=json)
 
 
 @app.command()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import typer
 
-from hpcsweep.cli.terminal import NO_VALUE, errors_exit, json_text, sanitize
+from hpcsweep.cli.terminal import NO_VALUE, WRONG, errors_exit, json_text, sanitize
 from hpcsweep.cluster.backend import Queue, find_backend, is_cluster
 from hpcsweep.core.events import FailureKind, Interruption, RunFinished, SweepOutcome
 from hpcsweep.core.outcomes import FACTS
@@ -54,14 +54,16 @@ if TYPE_CHECKING:
 QUEUE_S: Final = 10.0
 
 
-def status(path: Path, *, json: bool) -> None:
-    """Print how the sweep stands."""
+def status(path: Path, *, json: bool, title: str = "") -> None:
+    """Print how the sweep stands, below the title."""
     with errors_exit():
         folder, alive, summary = read_status(path)
         now = time.time()
         if json:
             typer.echo(json_text(summary))
             return
+        if title:
+            _echo(title)
         state, progress = folder.state, folder.progress
         reason = f" ({summary['reason']})" if summary["reason"] else ""
         _echo(f"{summary['name']}: {progress.status}{reason}")
@@ -114,6 +116,31 @@ def status(path: Path, *, json: bool) -> None:
         if progress.failures or paused:
             what = "resume, and retry what failed" if paused else "retry what failed"
             _echo(f"{what}: hpcsweep retry {shell_quote(str(path))}")
+
+
+def statuses(paths: Sequence[Path], *, json: bool) -> None:
+    """Print how each sweep stands; as JSON a list where there are several.
+
+    A folder that cannot be read is said on standard error, and the others are shown.
+    """
+    if len(paths) == 1:
+        status(paths[0], json=json)
+        return
+    summaries, failed = [], False
+    for path in paths:
+        try:
+            if json:
+                with errors_exit():
+                    summaries.append({"folder": str(path)} | read_status(path)[2])
+            else:
+                status(path, json=False, title=f"{path}:")
+                typer.echo()
+        except typer.Exit:
+            failed = True
+    if json:
+        typer.echo(json_text(summaries))
+    if failed:
+        raise typer.Exit(WRONG)
 
 
 def read_status(path: Path) -> tuple[ResultsFolder, Liveness | None, dict[str, Any]]:
