@@ -58,6 +58,7 @@ class RerunPlan(msgspec.Struct, frozen=True):
     #: highest rung with a value, else of its last rung.
     run: ManifestRun
     value: float | None  # in the sweep
+    values: tuple[float, ...] = ()  # with several objectives
 
     @property
     def python(self) -> str:
@@ -91,6 +92,7 @@ class RerunPlan(msgspec.Struct, frozen=True):
             trial_folder=str(output),
             metrics_file=str(trial.metrics(run.rung, 0, 0)),
             metric=self.program.metric,
+            metrics=tuple(each.metric for each in self.program.objectives),
             keep_checkpoints=self.program.keep_checkpoints,
             call=self.program.call,
             max_resource=self.program.max_resource,
@@ -126,7 +128,7 @@ def plan_rerun(folder: ResultsFolder, number: int | None) -> RerunPlan | None:
         seed=trial_seed(spec.searcher.seed, number),
         config=trial.config,
     )
-    return RerunPlan(folder, spec, running_program(spec, layout), trial, run, last.value)
+    return RerunPlan(folder, spec, running_program(spec, layout), trial, run, last.value, last.values)
 
 
 def arguments(plan: RerunPlan, output: Path) -> list[str]:

@@ -201,15 +201,25 @@ def best(
         Path | None,
         typer.Option(metavar="PATH", help="With --rerun: the output folder; default: rerun-<sweep>-<trial>."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC=WEIGHT,...",
+            help="With several objectives: the one of the front that is best by these, such as err=2,size=1.",
+        ),
+    ] = None,
 ) -> None:
-    """Print the best trial's value and configuration, or how to train it again."""
+    """Print the best trial, with several objectives the front, or how to train it again."""
+    if weights is not None and (n is not None or trial is not None):
+        other = "-n" if n is not None else "--trial"
+        raise typer.BadParameter(f"{other} and --weights exclude each other")
     if rerun:
         from hpcsweep.cli.status import rerun as run_rerun
 
         if json or n is not None:
             other = "--json" if json else "-n"
             raise typer.BadParameter(f"{other} and --rerun exclude each other")
-        run_rerun(folder, trial=trial, output=output, start=start)
+        run_rerun(folder, trial=trial, output=output, start=start, weights=weights)
         return
     if start or trial is not None or output is not None:
         raise typer.BadParameter("--start, --trial and --output need --rerun")
@@ -220,7 +230,7 @@ def best(
         return
     from hpcsweep.cli.status import best as run
 
-    run(folder, json=json)
+    run(folder, json=json, weights=weights)
 
 
 @app.command()

@@ -32,7 +32,7 @@ from hpcsweep.views.format import (
     waits_text,
     warning_lines,
 )
-from hpcsweep.views.progress import RungCount, run_counts
+from hpcsweep.views.progress import RungCount, SweepProgress, run_counts
 from hpcsweep.views.snapshot import RunningRun, StatusSnapshot
 from hpcsweep.views.tasks import Activity, LiveTask, activity_counts, queue_waits
 
@@ -164,18 +164,45 @@ def _warnings(view: StatusSnapshot) -> list[str]:
     ]
 
 
+def _history(progress: SweepProgress) -> list[tuple[float, float]]:
+    """The best value over time; where there is a front its hypervolume."""
+    if not progress.state.objectives.has_front:
+        return [(change.at, change.value) for change in progress.best_changes]
+    from hpcsweep.views.front_history import front_history
+
+    history = front_history(progress)
+    return [(step.at, step.value) for step in history.steps] if history else []
+
+
+def _front_lines(progress: SweepProgress) -> list[Text]:
+    """With several objectives the hypervolume, and who is beyond the bounds."""
+    if not progress.state.objectives.several:
+        return []
+    from hpcsweep.views.front_history import front_history, hypervolume_text
+    from hpcsweep.views.fronts import front_of, infeasible_text
+
+    history, front = front_history(progress), front_of(progress.state)
+    volume = "" if history is None else hypervolume_text(history, active_s=progress.active_s)
+    texts = {
+        "hypervolume": volume,
+        "infeasible": "" if front is None else infeasible_text(front, progress.state.objectives),
+    }
+    return [labelled(label, sanitize(text)) for label, text in texts.items() if text]
+
+
 def _summary(view: StatusSnapshot, plan: Plan | None, width: int, glyphs: Glyphs) -> list[Text]:
     progress, state = view.progress, view.progress.state
     best = labelled("best", best_text(state), "bold green" if state.best else "")
     room = min(WIDEST, width - best.cell_len - 2)
-    if len(progress.best_changes) > 1 and room >= 8:
-        history = [(change.at, change.value) for change in progress.best_changes]
+    history = _history(progress)
+    if len(history) > 1 and room >= 8:
         best.append("  " + sparkline(history, progress.began, view.at, width=room, levels=glyphs.levels))
     lines = [best]
     if state.best is not None:
         text = sanitize(config_text(state.best.config))
         wrapped = textwrap.wrap(text, max(8, width - LABEL), max_lines=2, placeholder=" ...")
         lines += [Text(" " * LABEL + line) for line in wrapped]
+    lines += _front_lines(progress)
     unread = sum(view.ended.values())
     lines.append(labelled("runs", runs_text(run_counts(state, running=len(view.running), unread=unread))))
     waits = queue_waits(state)

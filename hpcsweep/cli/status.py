@@ -18,7 +18,7 @@ from hpcsweep.core.events import FailureKind, Interruption, RunFinished, SweepOu
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, shell_quote
-from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
@@ -44,6 +44,7 @@ from hpcsweep.views.format import (
     warning_lines,
 )
 from hpcsweep.views.health import Liveness, added_lines, advice_lines, clusters_to_ask, liveness
+from hpcsweep.views.progress import SweepProgress
 from hpcsweep.views.rank_correlations import rank_correlation_text, rank_correlations
 from hpcsweep.views.tasks import Activity
 
@@ -94,10 +95,8 @@ def status(path: Path, *, json: bool, title: str = "") -> None:
         _echo(f"best: {best_text(state)}")
         if state.best is not None:
             _echo(f"      {config_text(state.best.config)}")
-        if summary.get("hypervolume"):
-            from hpcsweep.views.fronts import hypervolume_text
-
-            _echo(f"hypervolume: {hypervolume_text(summary['hypervolume'])}")
+        for line in _front(progress):
+            _echo(line)
         for use in folder.resource_use[-MOST_LISTED:]:
             _echo(use_text(use))
         checkpoints = checkpoints_text(summary["checkpoints"], summary["checkpoint_quota"])
@@ -178,6 +177,20 @@ def _tasks(tasks: dict[str, Any] | None, *, now: float) -> Iterator[str]:
         yield f"  and {len(begun) - MOST_LISTED:,} more"
 
 
+def _front(progress: SweepProgress) -> Iterator[str]:
+    """With several objectives the best of each, who is beyond the bounds, and the hypervolume."""
+    if not progress.state.objectives.several:
+        return
+    from hpcsweep.views.front_history import front_history, hypervolume_text, reference_text
+    from hpcsweep.views.fronts import front_lines
+
+    yield from front_lines(progress.state)
+    history = front_history(progress)
+    if history is not None:
+        yield f"hypervolume: {hypervolume_text(history, active_s=progress.active_s)}"
+        yield f"      measured up to {reference_text(history)}"
+
+
 def _enqueued(folder: ResultsFolder, count: int) -> str:
     """How many configurations wait, and for what."""
     several = count > 1
@@ -189,23 +202,23 @@ def _enqueued(folder: ResultsFolder, count: int) -> str:
     return f"{what}; {why}" if why else what
 
 
-def best(path: Path, *, json: bool) -> None:
+def best(path: Path, *, json: bool, weights: str | None = None) -> None:
     """Print the best trial; with several objectives all that none dominates."""
-    from hpcsweep.views.fronts import front_lines, front_rows
-
     with errors_exit():
         state = ResultsFolder(path).state
+        if state.objectives.several:
+            from hpcsweep.cli.front import best as run
+
+            run(path, state, json=json, weights=weights)
+            return
+        if weights is not None:
+            raise SpecError(f"--weights: needs several objectives, and {state.metric} is the only one")
         found = best_of(state)
         if found is None:
             typer.echo(f"hpcsweep: {path}: no run has given a value yet", err=True)
             raise typer.Exit(NO_VALUE)
         if json:
-            found |= {"front": front_rows(state)} if state.objectives.several else {}
             typer.echo(json_text(found | ({"simulated": True} if state.simulated else {})))
-            return
-        if state.objectives.several:
-            for line in front_lines(state):
-                _echo(line)
             return
         value = number(found["value"])
         simulated = " (simulated: nothing was trained)" if state.simulated else ""
@@ -249,12 +262,24 @@ def ask_liveness(
     return liveness(layout, state, driver=driver, silent_s=silent_s, jobs=jobs, unknown=unknown)
 
 
-def rerun(path: Path, *, trial: int | None, output: Path | None, start: bool) -> None:
-    """Print the command on standard output and notes on standard error; or run it."""
+def rerun(
+    path: Path, *, trial: int | None, output: Path | None, start: bool, weights: str | None = None
+) -> None:
+    """Print the command on standard output and notes on standard error; or run it.
+
+    Without a trial the best one, which with several objectives is the knee of the front, or who is best by
+    these weights.
+    """
     from hpcsweep.rerun import arguments, plan_rerun, shell_command  # slow to import
 
     with errors_exit():
-        plan = plan_rerun(ResultsFolder(path), trial)
+        read = ResultsFolder(path)
+        if weights is not None:
+            from hpcsweep.cli.front import picked
+
+            chosen = picked(read.state, weights)
+            trial = None if chosen is None else chosen.trial
+        plan = plan_rerun(read, trial)
         if plan is None:
             typer.echo(f"hpcsweep: {path}: no run has given a value yet", err=True)
             raise typer.Exit(NO_VALUE)
@@ -271,7 +296,7 @@ def rerun(path: Path, *, trial: int | None, output: Path | None, start: bool) ->
 def _notes(plan: RerunPlan) -> list[str]:
     """What the user should know before the rerun."""
     run = plan.run
-    value = "gave no value" if plan.value is None else f"{plan.program.metric} {number(plan.value)}"
+    value = "gave no value" if plan.value is None else _value(plan)
     lines = [f"trial {run.trial}: {value} at {run.resource}"]
     if plan.trial.parent is not None:
         parent = f"it continued a checkpoint of trial {plan.trial.parent}"
@@ -286,6 +311,15 @@ def _notes(plan: RerunPlan) -> list[str]:
     if plan.spec.cluster.setup:
         lines.append(f"the sweep's jobs first ran: {'; '.join(plan.spec.cluster.setup)}")
     return lines
+
+
+def _value(plan: RerunPlan) -> str:
+    """All values of it, with several objectives."""
+    metrics = plan.folder.state.objectives.metrics if plan.values else (plan.program.metric,)
+    values = plan.values or (plan.value,)
+    return ", ".join(
+        f"{name} {number(of)}" for name, of in zip(metrics, values, strict=True) if of is not None
+    )
 
 
 def _differences(plan: RerunPlan) -> list[str]:

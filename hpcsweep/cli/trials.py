@@ -9,6 +9,7 @@ from typing import Any, Final
 import typer
 
 from hpcsweep.cli.terminal import NO_VALUE, errors_exit, json_text, sanitize
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.outcomes import FACTS, FailureKind
 from hpcsweep.views.format import config_text, duration, hours_text, number
 from hpcsweep.views.results import Results, load
@@ -52,12 +53,15 @@ def best(path: Path, *, n: int, json: bool) -> None:
 
 def _print(results: Results, rows: Sequence[Mapping[str, Any]], *, footer: str) -> None:
     """A table with a line for each row."""
-    objective = results.metric
-    others = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name != objective))
+    objectives = results.objectives
+    own = objectives.metrics
+    others = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name not in own))
     others = others[:METRICS]
     gpus = any(row["gpu_seconds"] for row in rows)
-    head = ["trial", objective, *others, "at", "rung", "status", "time", *(["GPU-h"] if gpus else [])]
-    lines = [[*_cells(row, others, gpus=gpus), config_text(row["config"])] for row in rows]
+    front = ["front"] if objectives.has_front else []
+    cost = ["GPU-h"] if gpus else []
+    head = ["trial", *front, *own, *others, "at", "rung", "status", "time", *cost]
+    lines = [[*_cells(row, objectives, others, gpus=gpus), config_text(row["config"])] for row in rows]
     widths = [max(len(line[index]) for line in [head, *lines]) for index in range(len(head))]
     for line in [[*head, "configuration"], *lines] if lines else []:
         cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=False)]
@@ -65,13 +69,17 @@ def _print(results: Results, rows: Sequence[Mapping[str, Any]], *, footer: str) 
     typer.echo(sanitize(f"{footer}; simulated: nothing was trained" if results.simulated else footer))
 
 
-def _cells(row: Mapping[str, Any], others: Sequence[str], *, gpus: bool) -> list[str]:
+def _cells(row: Mapping[str, Any], objectives: Objectives, others: Sequence[str], *, gpus: bool) -> list[str]:
     """All but the configuration."""
     metrics = row["metrics"]
+    values = row.get("values", {objectives[0].metric: row["value"]})
     status = FACTS[FailureKind(row["failure"])].label if row["failure"] else row["status"]
+    if row.get("infeasible"):
+        status += ", infeasible"
     return [
         str(row["trial"]),
-        _number(row["value"]),
+        *(["-" if row["front"] is None else str(row["front"])] if objectives.has_front else []),
+        *(_number(values.get(name)) for name in objectives.metrics),
         *(_number(metrics.get(name)) for name in others),
         "-" if row["resource"] is None else str(row["resource"]),
         "-" if row["rung"] is None else str(row["rung"]),

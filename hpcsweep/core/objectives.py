@@ -72,6 +72,11 @@ class Objectives(tuple[Objective, ...]):
         return len(self) > 1 or self[0].bounded
 
     @property
+    def has_front(self) -> bool:
+        """Whether there is more than one, so that some configurations are neither better nor worse."""
+        return len(self) > 1
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         return tuple(each.metric for each in self)
 

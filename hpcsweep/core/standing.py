@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hpcsweep.core.objectives import dominates
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -29,11 +31,20 @@ class Standing:
 
     def put(self, first: int, newest: Best | None) -> None:
         """The newest values of the configuration with this first trial; None: it has none any more."""
-        if newest is None:
-            self._newest.pop(first, None)
-        else:
+        before = self._newest.pop(first, None)
+        if newest is not None:
             self._newest[first] = newest
-        self._front = self._places = None
+        self._places = None
+        if self._front is not None and (before in self._front or not self._is_dominated(newest)):
+            self._front = None
+
+    def _is_dominated(self, newest: Best | None) -> bool:
+        """Whether it leaves the front as it is."""
+        if newest is None:
+            return True
+        key = self._objectives.key(newest.value, newest.values)
+        others = (self._objectives.key(best.value, best.values) for best in self._front or ())
+        return any(dominates(other, key) for other in others)
 
     @property
     def front(self) -> tuple[Best, ...]:

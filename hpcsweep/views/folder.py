@@ -229,7 +229,7 @@ class ResultsFolder:
             "checkpoints": self.checkpoints(),
             "checkpoint_quota": self.checkpoint_quota,
             "best": best_of(state),
-            **_front(state),
+            **_front(progress),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),
             "run_hours": round(state.spent_s / 3600, 6),
             "interrupted": interruption_counts(state),
@@ -266,19 +266,21 @@ def _files_by_task(folder: Path, pattern: re.Pattern[str]) -> Counter[int]:
     return Counter(int(match[1]) for _, match in regular_files(folder, pattern))
 
 
-def _front(state: SweepState) -> dict[str, Any]:
-    """With several objectives the front and its hypervolume."""
-    if not state.objectives.several:
+def _front(progress: SweepProgress) -> dict[str, Any]:
+    """With several objectives the front, its picks, its hypervolume, and who is beyond the bounds."""
+    if not progress.state.objectives.several:
         return {}
+    from hpcsweep.views.front_history import front_history, hypervolume_record
     from hpcsweep.views.fronts import front_summary
 
-    return front_summary(state)
+    return {**front_summary(progress.state), "hypervolume": hypervolume_record(front_history(progress))}
 
 
 def best_of(state: SweepState) -> dict[str, Any] | None:
     """The best configuration: its (first) trial, value, the resource of that value, and itself.
 
-    With several objectives one of the front, with `values` by metric.
+    With several objectives the knee of the front, with `values` by metric; `infeasible` where no
+    configuration keeps the bounds.
     """
     best = state.best
     if best is None:
@@ -289,7 +291,8 @@ def best_of(state: SweepState) -> dict[str, Any] | None:
     shown = {"trial": best.trial, "value": best.value, "resource": resource, "config": best.config}
     shown |= {"repeats": best.repeats} if best.repeats > 1 else {}
     values = dict(zip(state.objectives.metrics, best.values, strict=True)) if best.values else None
-    return shown if values is None else shown | {"values": values}
+    infeasible = {"infeasible": True} if values and state.objectives.violation(best.values) else {}
+    return shown if values is None else shown | {"values": values} | infeasible
 
 
 def failure_counts(state: SweepState) -> dict[str, int]:

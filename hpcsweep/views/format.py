@@ -142,8 +142,10 @@ def best_text(state: SweepState) -> str:
         return "no value yet"
     values = best.get("values", {state.metric: best["value"]})
     value = ", ".join(f"{metric} {number(of)}" for metric, of in values.items())
-    if state.objectives.several:
-        value = f"front of {len(state.front)}, in its middle {value}"
+    if best.get("infeasible"):
+        value = f"none within bounds, the nearest {value}"
+    elif state.objectives.has_front:
+        value = f"front of {len(state.front)}, knee {value}"
     return f"{value} (trial {best['trial']} at step {best['resource']}{mean_text(best)})"
 
 

@@ -157,6 +157,17 @@ class BestChange(NamedTuple):
     spent_gpu_s: float
 
 
+class ValuesChange(NamedTuple):
+    """From `at` on, a configuration had these values of several objectives; none any more where empty."""
+
+    at: float
+    active_s: float  # as in `SweepProgress`
+    trial: int  # the first one of its configuration
+    values: tuple[float, ...]
+    spent_s: float
+    spent_gpu_s: float
+
+
 class Throughput(NamedTuple):
     """What has ended recently, per second."""
 
@@ -172,7 +183,8 @@ class SweepProgress:
         self.state = SweepState()
         self.rungs = RungCounts()
         self.ended: list[EndedRun] = []  # in the order in which the driver learned of them
-        self.best_changes: list[BestChange] = []  # in the order of time
+        self.best_changes: list[BestChange] = []  # in the order of time; none where there is a front
+        self.values_changes: list[ValuesChange] = []  # the same of each configuration, where there is one
         self.now = 0.0  # Unix time of the newest event
         self._interruptions: deque[RunInterrupted] = deque(maxlen=NEWEST_SHOWN)
         self._failures: dict[RunId, RunFinished] = {}
@@ -206,7 +218,7 @@ class SweepProgress:
                     self._interruptions.append(event)
             case RunRetried():
                 self._failures.pop(RunId(event.trial, event.rung), None)
-                self._note_best(self.now)
+                self._note_values(event.trial, self.now)
             case _:
                 pass
         at = getattr(event, "at", None)
@@ -227,7 +239,20 @@ class SweepProgress:
         if event.outcome not in (Outcome.COMPLETED, Outcome.STOPPED):
             self._failures[event.run] = event
         if event.value is not None or state.repeats > 1:
+            self._note_values(event.trial, at)
+
+    def _note_values(self, trial: int, at: float) -> None:
+        """What the configuration of a trial has now."""
+        if not self.state.objectives.has_front:
             self._note_best(at)
+            return
+        changes = self.values_changes
+        first = trial - self.state.trials[trial].repeat
+        newest = self.state.newest(first)
+        at = max(at, changes[-1].at) if changes else at
+        active = max(changes[-1].active_s if changes else 0.0, at - self.began - self._paused_s)
+        values = newest.values if newest else ()
+        changes.append(ValuesChange(at, active, first, values, self.state.spent_s, self.state.spent_gpu_s))
 
     def _note_best(self, at: float) -> None:
         best, changes = self.state.best, self.best_changes

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hpcsweep.core.events import AnyEvent, RunFinished
 from hpcsweep.core.expressions import Expression
+from hpcsweep.core.models import Trial
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import suggest_name
 from hpcsweep.errors import SpecError
@@ -20,9 +21,20 @@ if TYPE_CHECKING:
 
 #: Times, Unix seconds in rows and timestamps in frames.
 _TIMES: Final = ("started", "ended")
-_WHOLE: Final = ("trial", "resource", "rung", "bracket", "attempts", "seed", "repeat", "parent")
+_WHOLE: Final = (
+    "trial",
+    "resource",
+    "rung",
+    "bracket",
+    "attempts",
+    "seed",
+    "repeat",
+    "parent",
+    "front",
+    "place",
+)
 #: Where a name of an expression or a sort key is looked for, the first one first.
-_NESTED: Final = ("config", "metrics")
+_NESTED: Final = ("config", "values", "metrics")
 
 
 def trial_rows(
@@ -33,6 +45,8 @@ def trial_rows(
     `value`, `resource` and `rung` are those of the highest rung that gave a value, `seconds` and
     `gpu_seconds` what all attempts took; `started` is when the first attempt that came to an end began,
     `ended` when the last one ended, in Unix seconds by the clock of the node. What is unknown is None.
+    With several objectives a row has also all `values` by metric, of its configuration the number of its
+    `front` and its `place` in the whole sweep, both from 1, and whether it is `infeasible`.
 
     Args:
         state: Of the sweep.
@@ -42,6 +56,7 @@ def trial_rows(
     started, ended = _times(events)
     seed = int(state.started.identity.get("searcher", {}).get("seed", 0)) if state.started else 0
     rows: list[dict[str, Any]] = []
+    standing = _standing(state)
     for trial in state.trials:
         last, newest = trial.last_completed, trial.runs[-1]
         rows.append(
@@ -69,7 +84,32 @@ def trial_rows(
                 "message": trial.stopped or newest.message or None,
             }
         )
+        if standing is not None:
+            rows[-1] |= standing(trial, last.values if last else ())
     return rows
+
+
+def _standing(state: SweepState) -> Callable[[Trial, tuple[float, ...]], dict[str, Any]] | None:
+    """What a row has beside the rest where there are several objectives; None with one."""
+    objectives = state.objectives
+    if not objectives.several:
+        return None
+    from hpcsweep.views.fronts import front_numbers
+
+    fronts = front_numbers(state)
+    keys = {first: state.value_key(first) for first in fronts}
+    places = {first: int(key[0]) + 1 for first, key in keys.items() if key is not None}
+
+    def standing(trial: Trial, values: tuple[float, ...]) -> dict[str, Any]:
+        first = trial.trial - trial.repeat
+        return {
+            "values": dict(zip(objectives.metrics, values, strict=True)) if values else {},
+            "front": fronts.get(first),
+            "place": places.get(first),
+            "infeasible": objectives.violation(values) > 0 if values else None,
+        }
+
+    return standing
 
 
 def _times(events: Iterable[AnyEvent]) -> tuple[dict[int, float], dict[int, float]]:
@@ -87,15 +127,19 @@ def _times(events: Iterable[AnyEvent]) -> tuple[dict[int, float], dict[int, floa
 def best_rows(rows: Sequence[Mapping[str, Any]], state: SweepState, n: int) -> list[dict[str, Any]]:
     """The first trials of the best `n` configurations, best first; with repeats `value` is their mean."""
     ranked = sorted(valued_configurations(state), key=lambda each: state.value_key(each.trial) or ())
-    return [
-        dict(rows[each.trial]) | {"value": each.value, "resource": each.resource, "rung": each.rung}
-        for each in ranked[:n]
-    ]
+    found = []
+    for each in ranked[:n]:
+        row = dict(rows[each.trial]) | {"value": each.value, "resource": each.resource, "rung": each.rung}
+        if each.values:
+            row["values"] = dict(zip(state.objectives.metrics, each.values, strict=True))
+            row["infeasible"] = state.objectives.violation(each.values) > 0
+        found.append(row)
+    return found
 
 
 def known_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """What expressions and sort keys may name: parameters, metrics, columns."""
-    nested = Counter(f"{part}.{name}" for row in rows for part in _NESTED for name in row[part])
+    nested = Counter(f"{part}.{name}" for row in rows for part in _NESTED for name in row.get(part, ()))
     short = dict.fromkeys(name.partition(".")[2] for name in nested)
     columns = [name for row in list(rows)[:1] for name in row if name not in _NESTED]
     return [*dict.fromkeys([*short, *columns, *nested])]
@@ -105,8 +149,9 @@ def names_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """The values that expressions see; a parameter hides a metric, and that a column, of its name."""
     found = {name: value for name, value in row.items() if name not in _NESTED}
     for part in reversed(_NESTED):
-        found |= row[part]
-        found |= {f"{part}.{name}": value for name, value in row[part].items()}
+        nested = row.get(part, {})
+        found |= nested
+        found |= {f"{part}.{name}": value for name, value in nested.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -138,7 +183,7 @@ def sort_rows(
     """
     name = (key or "value").removeprefix("-")
     if key is None:
-        falling = not minimise
+        falling = not minimise and not (rows and "place" in rows[0])
     else:
         falling = key.startswith("-")
         known = known_names(rows)
@@ -147,7 +192,7 @@ def sort_rows(
     keyed: list[tuple[Any, dict[str, Any]]] = []
     rest: list[dict[str, Any]] = []
     for row in rows:
-        value = row["value"] if key is None else names_of(row).get(name)
+        value = row.get("place", row["value"]) if key is None else names_of(row).get(name)
         if value is None or value != value:
             rest.append(row)
         else:
@@ -164,7 +209,7 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
     flat = [
         {name: value for name, value in row.items() if name not in _NESTED}
-        | {f"{part}.{name}": value for part in _NESTED for name, value in row[part].items()}
+        | {f"{part}.{name}": value for part in _NESTED for name, value in row.get(part, {}).items()}
         for row in rows
     ]
     frame = pd.DataFrame(flat)

@@ -43,6 +43,7 @@ class Ran(NamedTuple):
     repeat: int = 0
     outcome: Outcome | None = None
     step: int | None = None
+    values: tuple[float, ...] = ()
 
 
 def events(
@@ -54,10 +55,11 @@ def events(
     scheduler: Mapping[str, Any] | None = None,
     repeats: int = 1,
     gpus: int = 2,
+    objective: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[AnyEvent]:
     """A journal in which these runs ended in this order; a trial's further runs are promotions."""
     identity = {
-        "objective": {"metric": "loss", "mode": mode, "at": "last"},
+        "objective": objective or {"metric": "loss", "mode": mode, "at": "last"},
         "space": dict(space),
         "constraints": [],
         "scheduler": dict(scheduler or {"name": "hyperband", "max_resource": 9, "eta": 3}),
@@ -85,6 +87,7 @@ def events(
                 rung,
                 run.outcome or (Outcome.FAILED if run.value is None else Outcome.COMPLETED),
                 value=run.value,
+                values=run.values,
                 step=run.resource if run.step is None else run.step,
                 seconds=60.0 * run.took,
                 gpu_seconds=60.0 * run.took * gpus,

@@ -68,13 +68,16 @@ def test_status_and_best_show_the_front(tmp_path: Path) -> None:
     runner = CliRunner()
     shown = runner.invoke(app, ["best", str(tmp_path / "results")]).output.splitlines()
     found = json.loads(runner.invoke(app, ["status", "--json", str(tmp_path / "results")]).output)
-    assert len(shown) == len(found["front"]) > 1
-    assert shown[0].startswith(f"trial {found['front'][0]['trial']}: error ")
+    size = len(found["front"])
+    assert size > 1
+    assert shown[1].split()[0] == str(found["front"][0]["trial"])
+    assert shown[1 + size].startswith(f"front: {size} of ")
+    assert shown[-1] == "simulated: nothing was trained"
     assert found["best"]["values"] in [row["values"] for row in found["front"]]
     assert found["hypervolume"]["reference"]["speed"] == 0.2
     assert found["hypervolume"]["value"] > 0
     status = runner.invoke(app, ["status", str(tmp_path / "results")]).output
-    assert f"best: front of {len(shown)}, in its middle error " in status
+    assert f"best: front of {size}, knee error " in status
     assert "hypervolume: " in status
 
 
