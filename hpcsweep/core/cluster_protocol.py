@@ -342,6 +342,10 @@ class Cluster(Protocol):
         """What a task of this shape gets in any case, where it asks for no time or no memory."""
         return DefaultLimits(self.limits().time_s)
 
+    def pool_task_gpus(self, pool: str, *, nodes: int) -> int | None:
+        """The most GPUs that one task of so many nodes can have in a pool; None where that is not known."""
+        return None
+
     @property
     def slots(self) -> int | None:
         """Tasks that can run at a time; None where that is not fixed, or not ours to know."""

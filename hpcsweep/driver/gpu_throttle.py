@@ -12,7 +12,7 @@ from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.driver.effects import Step
 from hpcsweep.driver.job_control import MOST_TASKS, ThrottleManager
 from hpcsweep.driver.pools import pool_rooms
-from hpcsweep.driver.room import Room
+from hpcsweep.driver.room import PoolRoom, Room
 from hpcsweep.errors import ClusterUnavailable
 
 
@@ -80,12 +80,21 @@ class GpuThrottle(ThrottleManager):
         asked = task.total_gpus
         return max(asked, self._expected.get(task, 0), self._state.held_gpus.get(asked, 0))
 
+    def _pool_task_gpus(self, pool: str) -> int | None:
+        assert self._cluster is not None
+        try:
+            return self._cluster.pool_task_gpus(pool, nodes=self._settings.shape.nodes)
+        except ClusterUnavailable:
+            return None
+
     @property
     def caps(self) -> Room:
         """What all tasks may take together."""
         tasks = [each for each in (self._settings.max_tasks, self.cluster_slots) if each is not None]
         gpus = [each for each in (self._settings.max_gpus, self.cluster_gpus) if each is not None]
-        pools = () if self._cluster is None else pool_rooms(self._cluster.pools, self._state)
+        pools: tuple[PoolRoom, ...] = ()
+        if self._cluster is not None and self._cluster.pools:
+            pools = pool_rooms(self._cluster.pools, self._state, task_gpus=self._pool_task_gpus)
         return Room(min(tasks, default=MOST_TASKS), min(gpus, default=math.inf), pools)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from hpcsweep.core.batches import BatchState
@@ -34,14 +34,16 @@ class PoolActivity(NamedTuple):
     begun: float | None
 
 
-def pool_rooms(pools: Sequence[Pool], state: SweepState) -> tuple[PoolRoom, ...]:
-    """The room of each pool, with nothing in it."""
+def pool_rooms(
+    pools: Sequence[Pool], state: SweepState, *, task_gpus: Callable[[str], int | None] = lambda _: None
+) -> tuple[PoolRoom, ...]:
+    """The room of each pool, with nothing in it; `task_gpus` is what one task can have there at most."""
     return tuple(
         PoolRoom(
             pool.name,
             tasks=math.inf if pool.max_tasks is None else pool.max_tasks,
             gpus=(most := math.inf if pool.max_gpus is None else pool.max_gpus),
-            most_gpus=most,
+            most_gpus=most if (holds := task_gpus(pool.name)) is None else min(most, holds),
             open=pool.name not in state.skipped_pools,
             preemptible=pool.preemptible,
         )

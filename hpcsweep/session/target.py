@@ -14,6 +14,7 @@ from hpcsweep.cluster.asked import ASK, AskCluster
 from hpcsweep.cluster.backend import Backend, Presence, SweepRequest, find_backend, is_cluster, options_of
 from hpcsweep.core.cluster_protocol import Batch, Cluster, DefaultLimits, TaskAllocation, TaskResources
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import plural
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.layout import Layout
@@ -95,6 +96,7 @@ class Target(msgspec.Struct, frozen=True, dict=True):
         if nodes > 1 and not self.cluster.spans_nodes:
             return [f"resources.nodes: must be 1 on {self.name}, where a task has one node, got {nodes}"]
         found = [line for shape in self.shapes for line in self.cluster.problems(shape)]
+        found += self._useless_pools()
         problems = list(dict.fromkeys(found))
         if problems or max_gpus is None:
             return problems
@@ -105,6 +107,15 @@ class Target(msgspec.Struct, frozen=True, dict=True):
             return []
         note = self.allocation_note(held, shape)
         return [f"cluster.max_gpus: must be at least {held.gpus}, got {max_gpus}: {note}"]
+
+    def _useless_pools(self) -> Iterator[str]:
+        """Pools whose nodes have too few GPUs for any task."""
+        least = min(shape.total_gpus for shape in self.shapes)
+        for index, pool in enumerate(self.cluster.pools):
+            most = self.cluster.pool_task_gpus(pool.name, nodes=self.shape.nodes)
+            if most is not None and most < least:
+                expected = f"must have nodes for a task of {plural(least, 'GPU')}"
+                yield f"cluster.pools[{index}]: {expected}, those of {pool.name} have {most} at most"
 
     def check(self, *, max_gpus: int | None, folder: Path) -> None:
         """Refuse what can never run there, before anything is submitted to the results folder.

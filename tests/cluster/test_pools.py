@@ -13,8 +13,13 @@ from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.parts import at_pool, pool_updates, pools_of
 from hpcsweep.cluster.slurm.pools import SlurmPool
 from hpcsweep.cluster.slurm.scripts import own_options
+from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite
 from hpcsweep.core.cluster_protocol import Batch, Pool, TaskResources
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.pools import pool_rooms
+from hpcsweep.driver.room import Room
 from hpcsweep.errors import SpecError
+from hpcsweep.session.target import Target
 from hpcsweep.spec.load import read_spec
 
 A100: dict[str, Any] = {"partition": "a100", "gpu_type": "a100", "max_gpus": 16}
@@ -143,3 +148,29 @@ def test_a_task_that_no_pool_may_hold_is_refused() -> None:
     assert cluster.problems(TaskResources(gpus=32)) == [
         "cluster.pools: one must have max_gpus of at least 32, for one task, got 16 at most"
     ]
+
+
+def test_a_pool_whose_nodes_cannot_hold_a_task_is_passed_over_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = (Node("g1", ("a100",), 64, 500_000, {"a100": 8}), Node("p1", ("preempt",), 16, 64_000, {"": 2}))
+    partitions = (Partition("a100"), Partition("preempt"))
+    site = SlurmSite(max_array_size=1000, partitions=partitions, nodes=nodes)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.cluster.read_site", lambda: site)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.cluster.refusal", lambda *_, **__: "")
+    cluster = SlurmCluster(SlurmOptions(pools=(SlurmPool(**PREEMPT), SlurmPool(**A100))))
+    most = [cluster.pool_task_gpus(pool.name, nodes=1) for pool in cluster.pools]
+    assert most == [2, 8]
+    assert cluster.pool_task_gpus("a100", nodes=2) == 16
+    assert cluster.problems(TaskResources(gpus=4)) == [], "a100 has nodes for it"
+    assert len(cluster.problems(TaskResources(gpus=16))) == 2, "no pool has"
+    shapes = (TaskResources(gpus=4), TaskResources(gpus=8))
+    target = Target("slurm", "", cluster, shapes[1], False, None, shapes)
+    assert target.problems(max_gpus=None) == [
+        "cluster.pools[0]: must have nodes for a task of 4 GPUs, those of preempt have 2 at most"
+    ]
+    rooms = pool_rooms(
+        cluster.pools, SweepState(), task_gpus=lambda pool: cluster.pool_task_gpus(pool, nodes=1)
+    )
+    room = Room(99, 99, rooms)
+    assert room.assign([(4, 1.0), (2, 1.0), (8, 1.0)]) == ["a100", "preempt", "a100"]

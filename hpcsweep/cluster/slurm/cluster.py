@@ -23,6 +23,7 @@ from hpcsweep.cluster.slurm.requests import (
     ResourceRequest,
     default_limits,
     limits_of,
+    node_gpus,
     request_from_options,
     resource_problems,
     task_allocation,
@@ -265,7 +266,9 @@ class SlurmCluster(ProbeCluster):
     def _pool_problems(self, shape: TaskResources) -> list[str]:
         """Those of such a task in each pool whose cap allows it."""
         pools = list(zip(self.pools, self._given.pools or (), strict=True))
-        fitting = [(n, own) for n, (pool, own) in enumerate(pools) if allows(pool, shape.total_gpus)]
+        allowing = [(n, own) for n, (pool, own) in enumerate(pools) if allows(pool, shape.total_gpus)]
+        # Others are passed over for such tasks, as long as one takes them.
+        fitting = [each for each in allowing if self._holds(each[1].shown, shape)] or allowing
         if not fitting:
             most = max(pool.max_gpus or 0 for pool, _ in pools)
             expected = f"one must have max_gpus of at least {shape.total_gpus}, for one task"
@@ -275,6 +278,19 @@ class SlurmCluster(ProbeCluster):
             for index, own in fitting
             for line in self._parts[own.shown].problems(msgspec.structs.replace(shape, pool=own.shown))
         ]
+
+    def _holds(self, pool: str, shape: TaskResources) -> bool:
+        """Whether nodes of the pool have as many GPUs as the task, as far as that is known."""
+        try:
+            most = self.pool_task_gpus(pool, nodes=shape.nodes)
+        except ClusterUnavailable:
+            return True
+        return most is None or shape.total_gpus <= most
+
+    def pool_task_gpus(self, pool: str, *, nodes: int) -> int | None:
+        part = self._parts[pool]
+        counts = [node_gpus(node, part._request) for node in wanted_nodes(part._site, part._request)]
+        return max(counts) * nodes if counts else None
 
     def _unexported_variables(self, shape: TaskResources) -> list[str]:
         """Variables that tasks, or the jobs that submit the next ones, would silently be without."""

@@ -267,7 +267,7 @@ def _node_problems(
         return
     kind = f"{request.gpu_type} GPUs" if request.gpu_type else "GPUs"
     requested: list[tuple[str, int, Callable[[Node], int], Callable[[int], str]]] = [
-        ("gpus", shape.gpus, lambda node: _gpus(node, request), lambda n: f"{n} {kind}"),
+        ("gpus", shape.gpus, lambda node: node_gpus(node, request), lambda n: f"{n} {kind}"),
         ("cpus", shape.cpus, lambda node: _least(node.cpus, partition.max_cpus), lambda n: f"{n} CPUs"),
         ("mem", shape.mem_mib or 0, lambda node: _least(node.mem_mib, partition.max_mem_mib), memory),
     ]
@@ -291,7 +291,8 @@ def _node_problems(
             yield f"resources.nodes: of {where} {usable} may be used for that, got {shape.nodes}"
 
 
-def _gpus(node: Node, request: ResourceRequest) -> int:
+def node_gpus(node: Node, request: ResourceRequest) -> int:
+    """GPUs of the node that a task with this request may have."""
     return sum(count for kind, count in node.gpus.items() if request.gpu_type in (None, kind))
 
 
