@@ -215,3 +215,28 @@ def test_plan_shows_the_script(programs: Path, tmp_path: Path) -> None:
 def test_doctor_says_whether_the_server_answers(programs: Path, tmp_path: Path) -> None:
     (finding,) = find_backend("pbs").check_site(PbsSection())
     assert str(finding) == "good     PBS: the server answers (fake)"
+
+
+@pytest.mark.parametrize("reuse", ["true", "false"])
+def test_a_sweep_of_several_shapes_runs_to_its_end(programs: Path, tmp_path: Path, reuse: str) -> None:
+    spec, root = tmp_path / "shapes.yaml", tmp_path / "results"
+    spec.write_text(
+        f"""\
+name: shapes
+train: {{command: 'echo "loss={{width}}.{{resource}}"', metrics: 'loss=(?P<loss>[0-9.]+)'}}
+objective: {{metric: loss}}
+space: {{width: {{type: choice, values: [1, 2, 4]}}}}
+searcher: grid
+scheduler: {{name: fifo, max_resource: 1}}
+resources: {{cpus: "width", mem: "64 * width", time: {{base: 2m, per_unit: 5m}}}}
+cluster: {{name: pbs, max_tasks: 2, reuse: {reuse}, poll: 0.2, grace: 5, settle: 5}}
+"""
+    )
+    done = CliRunner().invoke(app, ["launch", str(spec), "--results", str(root), "--quiet"])
+    assert done.exit_code == 0, done.output
+    events = read_journal(Layout(root)).events
+    planned = [event for event in events if isinstance(event, BatchPlanned)]
+    shapes = {(each.cpus, each.mem_mib) for each in planned}
+    assert shapes == {(1, 64), (2, 128), (4, 256)}
+    state = SweepState.replay(events)
+    assert [run.status.value for trial in state.trials for run in trial.runs] == ["completed"] * 3
