@@ -225,13 +225,14 @@ _CURVES: Final = Space(
 )
 
 
-def power_law(seed: int, *, max_resource: int = 81) -> Curves:
+def power_law(seed: int, *, max_resource: int = 81, crossing: bool = False) -> Curves:
     """Learning curves a + b r^-c (Domhan, Springenberg and Hutter 2015, pow3) of one drawn task.
 
     Each of a, b and c is a function of the configuration. The end a is a bowl around the best
     configuration; a high learning rate learns fast (large c) and ends worse, and b has a bowl of its
     own: so early ranks tell something of the last ones, but not all. A unit of resource takes four
-    times as long at the greatest width as at the smallest.
+    times as long at the greatest width as at the smallest. With `crossing` what ends best begins worst: b
+    falls as a grows, and ranks are reversed at resource 1.
     """
     rng = default_rng([seed, 1])
     best, early = 0.2 + 0.6 * rng.random((2, 5))
@@ -243,6 +244,8 @@ def power_law(seed: int, *, max_resource: int = 81) -> Curves:
         numbers, choice = unit[:, :5], (unit[:, 5] * 4).astype(int)
         a = 0.05 + 0.25 * ((numbers - best) ** 2 * weights).sum(axis=1) + of_choice[choice]
         b = 0.6 + 0.6 * ((numbers - early) ** 2).sum(axis=1)
+        if crossing:
+            b = np.maximum(0.1, 1.5 - 2 * a)
         return a, b, 0.4 + 0.5 * unit[:, 0]
 
     def values(configs: Sequence[Config], resource: int) -> Floats:

@@ -36,6 +36,8 @@ DRAWS: Final = 100_000
 GOOD: Final = 0.001
 #: Trials after which a sweep has failed to find it; random search starts 700 in the median.
 MOST_TRIALS: Final = 20_000
+#: Full trainings after which it has failed to find it at the full resource.
+MOST_TRAININGS: Final = 20
 
 #: Name of a problem -> its curves in the sweep with this seed. At the full resource all are searched.
 CURVES: Final[dict[str, Callable[[int], Curves]]] = {
@@ -43,6 +45,7 @@ CURVES: Final[dict[str, Callable[[int], Curves]]] = {
     "hartmann6-fidelity": lambda seed: hartmann_curves(),
     "hartmann3-fidelity": lambda seed: hartmann_curves(dimensions=3),
     "hartmann6-hard": lambda seed: hartmann_curves(lower=2.8),
+    "crossing": lambda seed: power_law(seed, crossing=True),
     "hartmann6-misleading": lambda seed: hartmann_curves(lower=3.2),
 }
 SCHEDULERS: Final[dict[str, Callable[[int], Scheduler]]] = {
@@ -200,7 +203,7 @@ class Sweep:
 def time_to_target(name: str, method: str, *, seed: int, full: bool = False) -> float:
     """Virtual seconds until the target is reached, infinite if it is not within `MOST_TRIALS`.
 
-    With `full`, at the full resource.
+    With `full`, at the full resource, and within `MOST_TRAININGS`.
     """
     curves = CURVES[name](seed)
     searcher, _, scheduler = method.partition("+")
@@ -211,8 +214,9 @@ def time_to_target(name: str, method: str, *, seed: int, full: bool = False) -> 
         seed=seed,
     )
     goal = target(name, seed)
+    most = MOST_TRAININGS * full_training(name, seed) if full else math.inf
     while (sweep.best_full if full else sweep.best) > goal:
-        if sweep.trials > MOST_TRIALS:
+        if sweep.trials > MOST_TRIALS or sweep.now > most:
             return math.inf
         sweep.step()
     return sweep.now
@@ -220,7 +224,7 @@ def time_to_target(name: str, method: str, *, seed: int, full: bool = False) -> 
 
 def target(name: str, seed: int) -> float:
     """The value that one in a thousand random configurations reaches at the full resource."""
-    return _quantile(name, seed if name == "power-law" else 0)
+    return _quantile(name, 0 if name.startswith("hartmann") else seed)
 
 
 @cache

@@ -135,6 +135,16 @@ def test_learning_curves_fall_with_the_resource_and_the_widest_take_four_times_a
     assert times[1] / times[0] == pytest.approx(4.0, rel=0.02)
 
 
+def test_crossing_curves_end_best_where_they_begin_worst() -> None:
+    curves = power_law(1, crossing=True)
+    configs = curves.space.sample(2000, default_rng(0))
+    steps = [curves.values(configs, resource) for resource in (1, 3, 9, 81)]
+    assert all((later <= earlier).all() for earlier, later in pairwise(steps))
+    first, _, middle, _ = (np.corrcoef(step.argsort().argsort(), steps[-1])[0, 1] for step in steps)
+    assert first < -0.7
+    assert middle > 0.7
+
+
 def test_another_seed_is_another_task() -> None:
     configs = power_law(0).space.sample(50, default_rng(0))
     assert (power_law(0).values(configs, 81) == power_law(0).values(configs, 81)).all()
