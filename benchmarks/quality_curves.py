@@ -68,6 +68,8 @@ METHODS: Final = (
     "random+reference-asha",
     "random+asha",
     "tpe+asha",
+    "gp+hyperband",
+    "gp+asha",
 )
 #: Those of which full trainings are counted.
 TRAININGS: Final = (
@@ -79,6 +81,8 @@ TRAININGS: Final = (
     "random+hyperband-auto",
     "tpe+hyperband",
     "tpe+hyperband-auto",
+    "gp+asha",
+    "gp+hyperband",
 )
 
 

@@ -14,11 +14,11 @@ from hpcsweep.core.space import Space
 if TYPE_CHECKING:
     from hpcsweep.core.protocols import Searcher
 
-#: A Gaussian process is chosen for so many dimensions at most: it needs results in proportion.
-MOST_DIMENSIONS: Final = 20
-#: Configurations, results and pending ones together, from which on `tpe` takes over from `gp`: the time
-#: of an `ask` grows with their cube.
-MOST_CONFIGS: Final = 300
+#: A Gaussian process is chosen for so many dimensions at most: beyond these nothing was measured.
+MOST_DIMENSIONS: Final = 50
+#: Configurations, results and pending ones together, from which on `tpe` takes over from `gp`: an `ask` takes
+#: `gp` half a second from there on, and `tpe` next to nothing.
+MOST_CONFIGS: Final = 1000
 
 
 class Auto:
@@ -28,7 +28,7 @@ class Auto:
     | --- | --- |
     | the budget covers a finite space | `random`, which goes through all of it |
     | several objectives, or bounds | `tpe` |
-    | at most 20 dimensions | `gp`; `tpe` from 300 configurations on |
+    | at most 50 dimensions | `gp`; `tpe` from 1000 configurations on |
     | else | `tpe` |
 
     A sweep keeps its searcher: a resumed sweep passes it as `resolved`.
@@ -78,7 +78,7 @@ class Auto:
             return "tpe", "several objectives" if len(self._objectives) > 1 else "the objective has bounds"
         if dimensions > MOST_DIMENSIONS:
             return "tpe", f"{dimensions} dimensions are too many for a Gaussian process"
-        return "gp", f"few dimensions ({dimensions}); switches to tpe at {MOST_CONFIGS} configurations"
+        return "gp", f"at most {MOST_DIMENSIONS} dimensions; switches to tpe at {MOST_CONFIGS} configurations"
 
     def problems(self, space: Space) -> list[str]:
         """Those of the chosen searcher, each line beginning with the key path at fault."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Observations that the model is fitted to at most: half of them the best ones, the others the newest.
 MOST_ROWS: Final = 600
+#: Pending configurations that are looked at, at most: the newest.
+MOST_PENDING: Final = 500
 #: Configurations seen at lower resources that an improvement must be over at the largest one, at most.
 MOST_LIFTED: Final = 64
 #: Configurations of a batch that are refined by a local search; further ones come from the pool as it is.
@@ -123,7 +125,8 @@ class GP(RandomFallback):
         with _one_thread().limit(limits=1):
             starts, steps = next(effort for most, effort in EFFORTS.items() if most is None or n <= most)
             data = TrainingData(history, history.values if values is None else values)
-            others = np.concatenate([data.lifted, history.pending, history.space.to_unit(besides)])
+            pending = history.pending[-MOST_PENDING:]
+            others = np.concatenate([data.lifted, pending, history.space.to_unit(besides)])
             samples = PosteriorSamples(
                 fit_model(data.points, data.targets),
                 data.points,

@@ -54,7 +54,7 @@ def asked(one: Auto, history: History) -> Any:
     return config["by"]
 
 
-GP = "gp", "few dimensions (2); switches to tpe at 300 configurations"
+GP = "gp", "at most 50 dimensions; switches to tpe at 1000 configurations"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ GP = "gp", "few dimensions (2); switches to tpe at 300 configurations"
         (FINITE, 99, ("random", "99 trials go through all 20 configurations")),
         (FINITE, 19, GP),
         (FINITE, None, GP),
-        (MANY, 30, ("tpe", "21 dimensions are too many for a Gaussian process")),
+        (MANY, 30, ("tpe", "51 dimensions are too many for a Gaussian process")),
     ],
 )
 def test_picks_by_space_and_budget(space: Space, trials: int | None, expected: tuple[str, str]) -> None:

@@ -111,6 +111,16 @@ def test_extreme_values_are_scaled(values: list[float]) -> None:
     assert found.std() == pytest.approx(1)
 
 
+def test_power_transform_is_that_of_scipy() -> None:
+    from scipy.stats import yeojohnson
+
+    values = default_rng(0).standard_normal(40) ** 3
+    away = values - np.median(values)
+    expected, _ = yeojohnson(away / np.median(np.abs(away)))
+    expected = (expected - expected.mean()) / expected.std()
+    assert transform_values(values) == pytest.approx(expected, abs=1e-3)
+
+
 def test_values_without_a_difference_cannot_be_scaled() -> None:
     for values in ([1.0, 1.0], [NAN, NAN], [2.0]):
         with pytest.raises(ValueError, match="no two different values"):
