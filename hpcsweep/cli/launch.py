@@ -47,6 +47,7 @@ from hpcsweep.views.format import (
     cost,
     removed_text,
     runs_text,
+    timestamp,
 )
 from hpcsweep.views.health import added_lines, advice_lines
 from hpcsweep.views.progress import journal_counts
@@ -112,7 +113,7 @@ def check_and_drive(session: Session, source: Path | str, *, mode: Mode, quiet: 
             session.check_target()
         if not session.copies_code:
             session.check_training_code()
-    with _Signals() as signals, progress(quiet=quiet) as show:
+    with _Signals() as signals, progress(session.spec, quiet=quiet) as show:
         if not quiet:
             for line in headlines(session, source, starts_tasks=starts_tasks, detach=mode == "detach"):
                 typer.echo(line)
@@ -120,7 +121,7 @@ def check_and_drive(session: Session, source: Path | str, *, mode: Mode, quiet: 
 
 
 def tell_slow(message: str) -> None:
-    typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {message}"), err=True)
+    typer.echo(sanitize(f"[{timestamp(time.time())}] {message}"), err=True)
 
 
 class _Loop:
@@ -156,7 +157,7 @@ class _Loop:
                 raise
             failure: Exception = error
         while True:
-            message = f"[{time.strftime('%H:%M:%S')}] {failure}; tries again in {self._retry_s:g} s"
+            message = f"[{timestamp(time.time())}] {failure}; tries again in {self._retry_s:g} s"
             typer.echo(sanitize(message), err=True)
             self._signals.clock.sleep(self._retry_s)
             self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)

@@ -5,18 +5,27 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import typer
 
 from hpcsweep.cli.terminal import raw, sanitize
 from hpcsweep.core.cluster_protocol import Phase
-from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
+from hpcsweep.core.events import (
+    AnyEvent,
+    Outcome,
+    RunFinished,
+    RunRetried,
+    SweepResumed,
+    SweepStarted,
+)
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.protocols import BracketPlan, SchedulerPlan
+from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.spec import SweepSpec
@@ -28,9 +37,11 @@ from hpcsweep.views.format import (
     duration,
     runs_text,
     tasks_text,
+    timestamp,
     warning_lines,
 )
 from hpcsweep.views.progress import RungCount, RungCounts, SweepProgress, journal_counts
+from hpcsweep.views.run_times import Rung, RunTimes
 from hpcsweep.views.tasks import activity_counts, live_tasks
 
 if TYPE_CHECKING:
@@ -39,8 +50,9 @@ if TYPE_CHECKING:
 
     from hpcsweep.driver import Driver
 
-#: Seconds between two plain lines at least.
-LOG_INTERVAL_S = 2.0
+#: Seconds between two plain lines at least, and where something has happened.
+LOG_INTERVAL_S = 60.0
+EVENT_INTERVAL_S = 2.0
 #: Newest brackets that are shown although all their runs have ended.
 NEWEST_SHOWN = 8
 
@@ -59,51 +71,100 @@ class Progress:
 
 
 class LogDisplay(Progress):
-    """A line for each change, and one for each new warning; for logs and pipes."""
+    """Dated lines for logs and pipes: one a minute at most, unless something happens.
 
-    def __init__(self) -> None:
-        self._counts = RungCounts()
+    A failure, a new best value and the end are worth a line of their own; a new warning gets one at once.
+
+    Args:
+        plan: What the sweep is to do, for its share done and its end.
+    """
+
+    def __init__(self, plan: Plan | None = None) -> None:
+        self._plan = plan
+        self.rungs = RungCounts()
+        self.state = SweepState()
+        self._times = RunTimes()
+        self._news: list[RunFinished | SweepStarted | SweepResumed] = []
+        self._trained = 0
         self._changed = False
         self._failure: RunFinished | None = None
-        self._next = 0.0
+        self._best: object = None
+        self._next = self._next_event = 0.0
         self._warnings: list[str] = []
 
     def restart(self) -> None:
-        self._counts, self._failure = RungCounts(), None
+        self.rungs, self._times, self._failure = RungCounts(), RunTimes(), None
+        self._news, self._trained = [], 0
 
     def event(self, event: AnyEvent) -> None:
-        self._counts.apply(event)
+        self.rungs.apply(event)
         self._changed = True
-        if isinstance(event, RunFinished) and event.value is None:
-            self._failure = event
+        match event:
+            case SweepStarted() | SweepResumed():
+                self._news.append(event)
+            case RunFinished():
+                self._news.append(event)
+                self._failure = event if event.value is None else self._failure
 
     def tick(self, driver: Driver) -> None:
-        ended = driver.state.ended is not None
+        self.state = driver.state
+        self._take_news()
         known = self._warnings
         self._warnings = [*warning_lines(driver.state, now=time.time()), *driver.skipped_files]
         for warning in self._warnings:
             if warning not in known:
-                typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {warning}"))
-        if not self._changed or (time.monotonic() < self._next and not ended):
+                _log(warning)
+        now, ended = time.monotonic(), driver.state.ended is not None
+        best = driver.state.best
+        newest = None if best is None else (best.trial, best.value)
+        happened = self._failure is not None or newest != self._best
+        if not self._changed or not (ended or now >= (self._next_event if happened else self._next)):
             return
-        self._changed = False
-        self._next = time.monotonic() + LOG_INTERVAL_S
-        open_rungs = "  ".join(
-            f"bracket {bracket}: " + bracket_text(counts)
-            for bracket, counts in self._counts.current().items()
-        )
-        parts = [
-            runs_text(journal_counts(driver.state)),
-            _tasks(driver),
-            f"best {best_text(driver.state)}",
-            cost(driver.state),
-            open_rungs,
-        ]
+        self._changed, self._best = False, newest
+        self._next, self._next_event = now + LOG_INTERVAL_S, now + EVENT_INTERVAL_S
+        _log(" | ".join(part for part in self._parts(driver) if part))
+
+    def _parts(self, driver: Driver) -> Iterator[str]:
+        yield self._outlook()
+        yield runs_text(journal_counts(driver.state))
+        yield _tasks(driver)
+        yield f"best {best_text(driver.state)}"
+        yield cost(driver.state)
+        current = self.rungs.current().items()
+        yield "  ".join(f"bracket {bracket}: {bracket_text(counts)}" for bracket, counts in current)
         if self._failure is not None:
             failure, self._failure = self._failure, None
-            parts.append(_failure(failure))
-        line = " | ".join(part for part in parts if part)
-        typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {line}"))
+            yield _failure(failure)
+
+    def _take_news(self) -> None:
+        """Take in the runs that have ended: by now the state has their trials."""
+        news, self._news = self._news, []
+        for event in news:
+            if not isinstance(event, RunFinished):
+                self._times.resume(event.at)
+                continue
+            runs = self.state.trials[event.trial].runs
+            rung = runs[event.rung - 1].resource if event.rung else 0, runs[event.rung].resource
+            self._trained += rung[1] - rung[0]
+            at = time.time() if event.started is None else event.started + event.seconds
+            self._times.add(at, rung, event.seconds, completed=event.outcome is Outcome.COMPLETED)
+
+    def _outlook(self) -> str:
+        """The share of the training that is done, and when the rest will be."""
+        left = remaining_runs(self._plan, self) if self._plan is not None else None
+        if left is None or self.state.ended is not None:
+            return ""
+        units = sum(runs * (to - since) for (since, to), runs in left.items())
+        done = f"{self._trained / max(1, self._trained + units):.0%}"
+        now = time.time()
+        seconds = self._times.left_s(left, now=now)
+        if seconds is None:
+            return done
+        return f"{done}, ends in about {duration(round(seconds))}, {_clock(now + seconds, now=now)}"
+
+
+def _log(line: str) -> None:
+    typer.echo(sanitize(f"[{timestamp(time.time())}] {line}"))
 
 
 class LiveDisplay(Progress):
@@ -164,7 +225,7 @@ def _failure(run: RunFinished) -> str:
 
 
 @contextlib.contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
+def progress(spec: SweepSpec, *, quiet: bool) -> Iterator[Progress]:
     """The display that fits where standard output goes."""
     if quiet:
         yield Progress()
@@ -175,7 +236,7 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
         with Live(console=Console(file=raw(sys.stdout)), refresh_per_second=4) as live:
             yield LiveDisplay(live)
     else:
-        yield LogDisplay()
+        yield LogDisplay(plan_of(spec))
 
 
 class Plan(NamedTuple):
@@ -185,6 +246,15 @@ class Plan(NamedTuple):
     repeats: int = 1
     gpu_hours: float | None = None
     time_s: float | None = None
+
+
+class Known(Protocol):
+    """What must be known of a sweep to tell what is left of it."""
+
+    @property
+    def state(self) -> SweepState: ...
+    @property
+    def rungs(self) -> RungCounts: ...
 
 
 class RemainingWork(NamedTuple):
@@ -200,8 +270,17 @@ def plan_of(spec: SweepSpec) -> Plan:
     return Plan(make_scheduler(spec).plan(budget.trials), spec.repeats, budget.gpu_hours, budget.time)
 
 
-def remaining_work(plan: Plan, progress: SweepProgress) -> RemainingWork | None:
-    """What is left at most; None if that is open-ended.
+def remaining_work(plan: Plan, progress: Known) -> RemainingWork | None:
+    """What is left at most; None if that is open-ended."""
+    left = remaining_runs(plan, progress)
+    if left is None:
+        return None
+    units = sum(runs * (to - since) for (since, to), runs in left.items())
+    return RemainingWork(left.total(), units)
+
+
+def remaining_runs(plan: Plan, progress: Known) -> Counter[Rung] | None:
+    """Runs that are left at most, by rung; None if that is open-ended.
 
     A bracket that starts no more trials shrinks with those that it has, and a run without a value
     is not promoted to the next rung.
@@ -212,17 +291,16 @@ def remaining_work(plan: Plan, progress: SweepProgress) -> RemainingWork | None:
         return None
     if not scheduler.brackets or (scheduler.iterations is None and scheduler.starts is None and not final):
         return None
-    runs = units = 0
+    left: Counter[Rung] = Counter()
     brackets = progress.rungs.brackets()
     for index, bracket in enumerate(_planned(scheduler)):
         counts = brackets.pop(index, [])
         if final:
             bracket = bracket.shrunk(counts[0].runs // plan.repeats if counts else 0, eta=scheduler.eta)
-        of_bracket = _remaining_in(bracket, counts, repeats=plan.repeats)
-        runs, units = runs + of_bracket.runs, units + of_bracket.units
+        left += _remaining_in(bracket, counts, repeats=plan.repeats)
         if final and not brackets:
             break
-    return RemainingWork(runs, units)
+    return left
 
 
 def _planned(plan: SchedulerPlan) -> Iterator[BracketPlan]:
@@ -240,17 +318,17 @@ def _planned(plan: SchedulerPlan) -> Iterator[BracketPlan]:
             return
 
 
-def _remaining_in(bracket: BracketPlan, counts: Sequence[RungCount], *, repeats: int) -> RemainingWork:
-    runs = units = below = 0
+def _remaining_in(bracket: BracketPlan, counts: Sequence[RungCount], *, repeats: int) -> Counter[Rung]:
+    left: Counter[Rung] = Counter()
+    below = 0
     most_below: int | None = None
     for rung, (size, resource) in enumerate(zip(bracket.sizes, bracket.resources, strict=True)):
         now = counts[rung] if rung < len(counts) else RungCount(resource)
         most = size * repeats if most_below is None else min(size * repeats, most_below)
         most = max(most, now.runs)
-        runs += most - now.ended
-        units += (most - now.ended) * (resource - below)
+        left[below, resource] += most - now.ended
         most_below, below = most - now.failed - now.stopped, resource
-    return RemainingWork(runs, units)
+    return left
 
 
 def format_throughput(progress: SweepProgress, *, now: float) -> str:
@@ -278,8 +356,10 @@ def format_eta(plan: Plan | None, progress: SweepProgress, *, now: float) -> str
         what = f"{plural(work.runs, 'run')} left"
         what = f"about {what}" if plan.scheduler.estimated else f"at most {what}"
     ends: list[tuple[float, str]] = []
-    if work is not None and recent is not None and recent.units > 0:
-        ends.append((work.units / recent.units, ""))
+    left = remaining_runs(plan, progress)
+    seconds_left = None if left is None else progress.times.left_s(left, now=now)
+    if seconds_left is not None:
+        ends.append((seconds_left, ""))
     if plan.time_s is not None and state.started is not None:
         ends.append((max(0.0, state.started.at + plan.time_s - now), " by budget.time"))
     if plan.gpu_hours is not None and recent is not None and recent.gpu_s > 0:

@@ -24,6 +24,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
+from hpcsweep.views.run_times import RunTimes
 
 #: So many of the newest failures and interruptions are listed.
 NEWEST_SHOWN: Final = 5
@@ -185,6 +186,7 @@ class SweepProgress:
         self.ended: list[EndedRun] = []  # in the order in which the driver learned of them
         self.best_changes: list[BestChange] = []  # in the order of time; none where there is a front
         self.values_changes: list[ValuesChange] = []  # the same of each configuration, where there is one
+        self.times = RunTimes()
         self.now = 0.0  # Unix time of the newest event
         self._interruptions: deque[RunInterrupted] = deque(maxlen=NEWEST_SHOWN)
         self._failures: dict[RunId, RunFinished] = {}
@@ -209,6 +211,7 @@ class SweepProgress:
                     self._paused_s += max(0.0, event.at - self.now)
                 self._resumed_at = self.now = max(self.now, event.at)
                 self._ended_before = len(self.ended)
+                self.times.resume(self.now)
             case BatchSubmitted() | BatchAbandoned():
                 self._newest_answer = event
             case RunFinished():
@@ -232,6 +235,8 @@ class SweepProgress:
         runs = state.trials[event.trial].runs
         below = runs[event.rung - 1].resource if event.rung else 0
         units = runs[event.rung].resource - below
+        completed = event.outcome is Outcome.COMPLETED
+        self.times.add(at, (below, runs[event.rung].resource), event.seconds, completed=completed)
         self.ended.append(
             EndedRun(at, event.run, event.value, event.step, units, state.spent_s, state.spent_gpu_s)
         )
