@@ -132,6 +132,7 @@ EXCEPTIONS = {
     ("views/results.py", "spec"),  # reads the spec and the space back, when somebody asks for them
     ("views/health.py", "searchers"),  # the versions of the searchers, whose modules it does not need
     ("cli/status.py", "cluster"),  # asks the queue alone whether jobs live
+    ("cli/completion.py", "cluster"),  # names them
     ("cli/watch.py", "cluster"),  # asks the queue alone, for what it draws
 }
 

@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from hpcsweep.cli.arguments import ClusterName, Folder, Json, Sets, Spec, print_version
+from hpcsweep.cli.arguments import ClusterName, Folder, Json, Sets, Spec, Trial, print_version
+from hpcsweep.cli.completion import complete_folders, complete_trials
+from hpcsweep.cli.examples import epilog
 from hpcsweep.cli.terminal import SanitizedGroup
 from hpcsweep.exports import EXPORTS
 
 app = typer.Typer(
     cls=SanitizedGroup,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -122,7 +123,12 @@ def plan(
 @app.command(name="list")
 def list_(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Where to look for results folders.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Where to look for results folders.",
+            show_default=False,
+        ),
     ] = Path("."),
     json: Json = False,
 ) -> None:
@@ -134,7 +140,10 @@ def list_(
 
 @app.command()
 def status(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR ...", help="Results folders.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR ...", help="Results folders.", autocompletion=complete_folders),
+    ],
     json: Json = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Keep refreshing until the sweep has ended.")
@@ -236,7 +245,7 @@ def best(
 @app.command()
 def explain(
     folder: Folder,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")],
+    trial: Trial,
     json: Json = False,
 ) -> None:
     """Explain why a trial was started, promoted or dropped, and at which rung against which trials."""
@@ -248,7 +257,7 @@ def explain(
 @app.command()
 def logs(
     folder: Folder,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")],
+    trial: Trial,
     rung: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only this rung.")] = None,
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", min=1, metavar="N", help="Only the last N lines of each.")
@@ -268,7 +277,12 @@ def logs(
 def stop(
     folder: Folder,
     trial: Annotated[
-        int | None, typer.Argument(metavar="TRIAL", help="Only this trial; default: the whole sweep.")
+        int | None,
+        typer.Argument(
+            metavar="TRIAL",
+            help="Only this trial; default: the whole sweep.",
+            autocompletion=complete_trials,
+        ),
     ] = None,
 ) -> None:
     """Stop a sweep and cancel its jobs (launch again to resume), or stop one trial."""
@@ -295,7 +309,10 @@ def enqueue(
 def retry(
     folder: Folder,
     trial: Annotated[
-        int | None, typer.Argument(metavar="TRIAL", help="Its number; default: all failed trials.")
+        int | None,
+        typer.Argument(
+            metavar="TRIAL", help="Its number; default: all failed trials.", autocompletion=complete_trials
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -441,7 +458,10 @@ def report(
 
 @app.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR DIR ...", help="Results folders.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR DIR ...", help="Results folders.", autocompletion=complete_folders),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE.html", help="The output file; default: compared.html."),
@@ -452,3 +472,8 @@ def compare(
     from hpcsweep.cli.report import compare as run
 
     run(folders, output=output, json=json)
+
+
+for _command in app.registered_commands:
+    assert _command.callback is not None
+    _command.epilog = epilog(_command.name or _command.callback.__name__)

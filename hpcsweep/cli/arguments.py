@@ -7,15 +7,27 @@ from typing import Annotated
 
 import typer
 
+from hpcsweep.cli.completion import complete_clusters, complete_folders, complete_trials
+
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The results folder.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The results folder.", autocompletion=complete_folders)
+]
+Trial = Annotated[
+    int, typer.Argument(metavar="TRIAL", help="The trial's number.", autocompletion=complete_trials)
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the spec; may be repeated."),
 ]
 ClusterName = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="NAME", help="auto, local or slurm; overrides cluster.name."),
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="auto, local or slurm; overrides cluster.name.",
+        autocompletion=complete_clusters,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

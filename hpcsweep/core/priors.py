@@ -16,12 +16,15 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Choice, Domain, Float, Floats, Int, InvalidDomain, Ordinal
 from hpcsweep.core.text import format_value, json_key
 
 #: Configurations, or results, after which a prior has lost half of its weight (beta of piBO).
 STRENGTH: Final = 10
+#: Observations from which on it counts whether they agree with a prior.
+LEAST: Final = 5
 #: Share of an even density that a prior is mixed with where it weighs an acquisition.
 DOUBT: Final = 0.1
 #: The two keys of a prior that is a normal distribution.
@@ -48,6 +51,7 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 Prior: TypeAlias = Normal | Weights
+Ints: TypeAlias = NDArray[np.int64]
 
 
 def read_prior(raw: Any, domain: Float | Int | Ordinal | Choice) -> Prior:
@@ -237,17 +241,39 @@ class Priors:
             logs += prior.log_density(unit[:, column])
         return logs
 
-    def log_factor(self, unit: Floats, *, results: int) -> Floats:
-        """Logarithm `(n,)` of what an acquisition at `(n, d)` is multiplied by, after so many results.
+    def exponent(self, units: Floats, values: Floats, resources: Ints) -> float:
+        """The power of the prior that an acquisition is multiplied by, after these observations.
 
-        Each density is mixed with an even one: the tails of a narrow normal distribution that is wrong would
-        outweigh hundreds of results.
+        It falls with their number, and is 0 while those that the prior finds probable are the worse ones.
+
+        Args:
+            units: Their configurations in the unit cube, `(m, d)`.
+            values: To be minimised, `(m,)`; NaN for a failure, the worst of all.
+            resources: `(m,)`. Values are compared at the one with most of them.
+        """
+        levels, level = np.unique(resources, return_inverse=True)
+        if not self._columns or not len(levels):
+            return exponent(len(values))
+        rows = np.flatnonzero(level == np.argmax(np.bincount(level)))
+        believed = self._softened(units[rows])
+        ranks = np.argsort(np.argsort(np.nan_to_num(values[rows], nan=np.inf), kind="stable"))
+        agrees = len(rows) < LEAST or np.cov(believed, ranks)[0, 1] < 0
+        return exponent(len(rows)) if agrees else 0.0
+
+    def log_factor(self, unit: Floats, *, power: float) -> Floats:
+        """Logarithm `(n,)` of what an acquisition at `(n, d)` is multiplied by."""
+        return power * self._softened(unit)
+
+    def _softened(self, unit: Floats) -> Floats:
+        """Logarithm of the density `(n,)`, that of each column mixed with an even one.
+
+        The tails of a narrow normal distribution that is wrong would outweigh hundreds of results.
         """
         logs = np.zeros(len(unit))
         for column, prior in self._columns.items():
             believed = prior.log_density(unit[:, column])
             logs += np.logaddexp(math.log(1 - DOUBT) + believed, math.log(DOUBT))
-        return exponent(results) * logs
+        return logs
 
 
 def _position(center: Any, domain: Float | Int | Ordinal | Choice) -> float:

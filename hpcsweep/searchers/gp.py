@@ -51,7 +51,7 @@ class GP(RandomFallback):
     The first `startup` configurations are a scrambled Sobol sequence, and more only while there are no
     two different values yet. Configurations of earlier sweeps and enqueued ones count. Where parameters have
     priors, they are drawn from these instead, and the improvement is multiplied by the prior to a power that
-    falls with the number of results (Hvarfner et al. 2022, piBO).
+    falls with the number of results (Hvarfner et al. 2022, piBO), and is 0 while they contradict it.
     All computations run on one thread in double precision: the number of cores makes no difference to the
     answer, another version or build of the numerical libraries may.
 

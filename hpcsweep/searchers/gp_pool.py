@@ -57,7 +57,8 @@ class CandidatePool:
     ) -> None:
         self._space, self._features, self._samples, self._rng = history.space, features, samples, rng
         self._steps = steps
-        self._results = int(history.newest.sum())
+        priors = self._space.priors
+        self._power = priors.exponent(history.X, history.values, history.resources) if priors else 0.0
         self._seen = set(fallback.seen(history))
         size = self._space.size
         self._whole = size is not None and size <= WHOLE
@@ -72,7 +73,7 @@ class CandidatePool:
         self._free = np.ones(len(self._configs), dtype=bool)
         self._units = self._space.to_unit(self._configs)
         self._candidates = Candidates(samples, self._points(self._units))
-        self._factors = self._space.priors.log_factor(self._units, results=self._results)
+        self._factors = self._space.priors.log_factor(self._units, power=self._power)
 
     def take(self, *, starts: int) -> Config | None:
         """The configuration of greatest expected improvement, None if there are no more.
@@ -131,7 +132,7 @@ class CandidatePool:
         if not configs:
             return np.empty(0)
         units = self._space.to_unit(configs)
-        factors = self._space.priors.log_factor(units, results=self._results)
+        factors = self._space.priors.log_factor(units, power=self._power)
         return self._samples.at(self._points(units)) + factors
 
     def _points(self, units: Floats) -> Floats:

@@ -52,7 +52,8 @@ class TPE(RandomFallback):
       been tried. A share of the proposals is random, as long as the sweep goes on: low resources may
       mislead, and at the largest one only those are known that were good at the low ones.
     - Where parameters have priors, some candidates are drawn from these, and l / g is multiplied by their
-      density to a power that falls with the number of results (Hvarfner et al. 2022, piBO).
+      density to a power that falls with the number of results (Hvarfner et al. 2022, piBO), and is 0 while
+      the results contradict them.
     - Of many bad observations a systematic sample, in order of time and by weight, stands for all: it
       estimates the same density, and bandwidths have reached their floor with far fewer.
 
@@ -108,14 +109,16 @@ class TPE(RandomFallback):
         modelled = n - first
         if not largest or _several_resources(history):
             modelled -= int(rng.binomial(modelled, self._share))
-        candidates = self._drawn(modelled, good, history, rng) if modelled else []
+        priors = history.space.priors
+        power = priors.exponent(history.X, history.values, history.resources) if priors else 0.0
+        candidates = self._drawn(modelled, good, history, rng, priors=power > 0) if modelled else []
         if not candidates:
             return self.complete([], n, history, rng)
         unit = history.space.to_unit(candidates)
         points = Points(columns, unit)
         log_good, log_bad = good.log_density(points), bad.log_density(points) + math.log(bad.total)
-        if history.space.priors:
-            log_good += history.space.priors.log_factor(unit, results=int(history.newest.sum()))
+        if power:
+            log_good += priors.log_factor(unit, power=power)
         if modelled == 1:
             chosen = [int(np.argmax(log_good - log_bad))]
         else:
@@ -155,8 +158,10 @@ class TPE(RandomFallback):
             bool(level == len(resources) - 1),
         )
 
-    def _drawn(self, n: int, good: ParzenEstimator, history: History, rng: Generator) -> list[Config]:
-        """Candidates for `n` proposals: distinct, new, within the constraints."""
+    def _drawn(
+        self, n: int, good: ParzenEstimator, history: History, rng: Generator, *, priors: bool
+    ) -> list[Config]:
+        """Candidates for `n` proposals: distinct, new, within the constraints; some drawn from `priors`."""
         space, seen = history.space, self._seen.keys(history.configs)
         wanted = n * max(2, min(self._candidates, MOST_CANDIDATES // n))
         found: dict[Hashable, Config] = {}
@@ -166,7 +171,7 @@ class TPE(RandomFallback):
             rate = (len(found) + 1) / (drawn + 1)
             count = min(math.ceil((wanted - len(found)) / rate), 4 * wanted)
             unit = good.sample(count, rng)
-            if space.priors:
+            if space.priors and priors:
                 believed = rng.random(count) < draw_probability(history.known)
                 unit[believed] = space.priors.draw(int(believed.sum()), rng)
             for config in space.from_unit(unit):

@@ -25,7 +25,7 @@ class Found(NamedTuple):
     unreadable: dict[Path, str]
 
 
-def find_sweeps(root: Path) -> Found:
+def find_sweeps(root: Path, *, depth: int = DEPTH) -> Found:
     """The results folders at and below `root`, in the order of their names; not those within a sweep.
 
     Hidden folders and links to folders are passed over.
@@ -36,7 +36,7 @@ def find_sweeps(root: Path) -> Found:
     found = Found([], {})
     if not root.is_dir():
         raise FolderError(f"{root}: {'is a file' if root.exists() else 'does not exist'}: expected a folder")
-    _walk(root, DEPTH, found)
+    _walk(root, depth, found)
     if root in found.unreadable:
         raise FolderError(f"{root}: {found.unreadable[root]}")
     return found

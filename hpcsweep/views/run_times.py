@@ -78,7 +78,7 @@ class RunTimes:
             return None
         known = {rung: seconds or 0.0 for rung, seconds in each.items()}
         work = sum(left[rung] * seconds for rung, seconds in known.items())
-        by_resource = defaultdict(float)
+        by_resource: dict[int, float] = defaultdict(float)
         for (_, resource), seconds in known.items():
             by_resource[resource] = max(by_resource[resource], seconds)
         return max(work / parallel, sum(by_resource.values()))

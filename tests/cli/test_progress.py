@@ -173,7 +173,7 @@ def test_a_log_says_what_is_done_and_when_it_ends_once_a_minute_unless_something
             trial, 0, outcome, value, 1, batch="b", started=at - 50, seconds=50.0, message=message
         )
 
-    begun = [
+    begun: list[AnyEvent] = [
         SweepStarted("cafe01", "lr", 1000.0, {"objective": {"metric": "loss", "mode": "min"}}),
         *(TrialCreated(trial, {"x": 0.5}, 0, 1) for trial in range(9)),
         BatchPlanned("b", 1000.0, tuple((RunId(trial, 0),) for trial in range(9)), 0, 9, "local"),
