@@ -349,26 +349,53 @@ def format_eta(plan: Plan | None, progress: SweepProgress, *, now: float) -> str
         return "when the runs under way have ended"
     if plan is None:
         return "unknown: the folder's sweep.yaml cannot be read"
-    recent = progress.throughput(now=now)
-    work = remaining_work(plan, progress)
+    end = estimate_end(plan, progress, now=now)
     what = "open-ended"
-    if work is not None:
-        what = f"{plural(work.runs, 'run')} left"
+    if end.runs is not None:
+        what = f"{plural(end.runs, 'run')} left"
         what = f"about {what}" if plan.scheduler.estimated else f"at most {what}"
-    ends: list[tuple[float, str]] = []
+    if end.seconds is None:
+        return what
+    why = f" by {end.by}" if end.by else ""
+    return f"in about {duration(round(end.seconds))}, {_clock(now + end.seconds, now=now)}{why}; {what}"
+
+
+class End(NamedTuple):
+    """When a sweep will end.
+
+    Attributes:
+        seconds: From now; None while unknown.
+        by: The budget that ends it first; empty where its runs do.
+        runs: That are left at most, None where that is open-ended.
+        done: The share of its training that is done, None where that is unknown.
+    """
+
+    seconds: float | None
+    by: str
+    runs: int | None
+    done: float | None
+
+
+def estimate_end(plan: Plan, progress: SweepProgress, *, now: float) -> End:
+    """The first of what would end it."""
+    recent = progress.throughput(now=now)
     left = remaining_runs(plan, progress)
+    ends: list[tuple[float, str]] = []
     seconds_left = None if left is None else progress.times.left_s(left, now=now)
     if seconds_left is not None:
         ends.append((seconds_left, ""))
-    if plan.time_s is not None and state.started is not None:
-        ends.append((max(0.0, state.started.at + plan.time_s - now), " by budget.time"))
+    if plan.time_s is not None and progress.state.started is not None:
+        ends.append((max(0.0, progress.state.started.at + plan.time_s - now), "budget.time"))
     if plan.gpu_hours is not None and recent is not None and recent.gpu_s > 0:
-        seconds = (plan.gpu_hours * 3600 - state.spent_gpu_s) / recent.gpu_s
-        ends.append((max(0.0, seconds), " by budget.gpu_hours"))
-    if not ends:
-        return what
-    seconds, why = min(ends)
-    return f"in about {duration(round(seconds))}, {_clock(now + seconds, now=now)}{why}; {what}"
+        seconds = (plan.gpu_hours * 3600 - progress.state.spent_gpu_s) / recent.gpu_s
+        ends.append((max(0.0, seconds), "budget.gpu_hours"))
+    first = min(ends, default=(None, ""))
+    runs = done = None
+    if left is not None:
+        trained = sum(run.units for run in progress.ended)
+        units = sum(count * (to - since) for (since, to), count in left.items())
+        runs, done = left.total(), trained / max(1, trained + units)
+    return End(first[0], first[1], runs, done)
 
 
 def _clock(at: float, *, now: float) -> str:

@@ -18,7 +18,7 @@ from hpcsweep.core.events import FailureKind, Interruption, RunFinished, SweepOu
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, shell_quote
-from hpcsweep.errors import ClusterUnavailable, SpecError
+from hpcsweep.errors import ClusterUnavailable, HpcsweepError, SpecError
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
@@ -156,8 +156,24 @@ def read_status(path: Path) -> tuple[ResultsFolder, Liveness | None, dict[str, A
     gpu_hours = folder.budget.get("gpu_hours")
     budget = float(gpu_hours) if isinstance(gpu_hours, int | float) else None
     summary = folder.status(now=time.time()) | {"budget_gpu_hours": budget}
+    summary["end"] = None if alive is None else _end(folder)
     summary["liveness"] = None if alive is None else msgspec.to_builtins(alive)
     return folder, alive, summary
+
+
+def _end(folder: ResultsFolder) -> dict[str, Any] | None:
+    """When it will end; None where its sweep.yaml cannot be read."""
+    from hpcsweep.cli.progress import estimate_end, plan_of  # slow to import
+    from hpcsweep.spec import load_spec
+
+    now = folder.progress.now if folder.state.simulated else time.time()
+    try:
+        plan = plan_of(load_spec(folder.layout.spec, stored=True))
+    except (HpcsweepError, OSError, ValueError):
+        return None
+    end = estimate_end(plan, folder.progress, now=now)
+    at = None if end.seconds is None else now + end.seconds
+    return {"seconds": end.seconds, "at": at, "by": end.by, "runs_left": end.runs, "done": end.done}
 
 
 def _echo(text: str) -> None:

@@ -47,7 +47,7 @@ from hpcsweep.views.health import (
     interruption_counts,
 )
 from hpcsweep.views.pools import pool_records
-from hpcsweep.views.progress import SweepProgress, run_counts
+from hpcsweep.views.progress import RungCount, SweepProgress, run_counts
 from hpcsweep.views.rank_correlations import rank_correlations
 from hpcsweep.views.tasks import activity_counts, live_tasks, queue_waits, task_record
 from hpcsweep.views.usage import ResourceUse, resource_use
@@ -202,6 +202,8 @@ class ResultsFolder:
         state, progress, driver = self.state, self.progress, self.driver
         return {
             "name": state.started.name if state.started else None,
+            "metric": state.metric,
+            "mode": "min" if state.minimise else "max",
             "simulated": state.simulated,
             "state": progress.status,
             "reason": state.ended.reason if state.ended else progress.refusal,
@@ -217,6 +219,13 @@ class ResultsFolder:
             "excluded": [
                 {"node": event.node, "until": event.until, "reason": event.reason}
                 for event in excluded_nodes(state, now=now)
+            ],
+            "started": state.started.at if state.started else None,
+            "newest": progress.now or None,
+            "ended": state.ended.at if state.ended else None,
+            "brackets": [
+                {"bracket": bracket, "rungs": [_rung_record(rung) for rung in rungs]}
+                for bracket, rungs in progress.rungs.brackets().items()
             ],
             "trials": len(state.trials),
             "enqueued": count_enqueued(self.layout, state),
@@ -264,6 +273,17 @@ class ResultsFolder:
 def _files_by_task(folder: Path, pattern: re.Pattern[str]) -> Counter[int]:
     """How many files of the folder begin with each number: those of one task."""
     return Counter(int(match[1]) for _, match in regular_files(folder, pattern))
+
+
+def _rung_record(rung: RungCount) -> dict[str, int]:
+    """Runs at one rung as `status --json` has them."""
+    return {
+        "resource": rung.resource,
+        "runs": rung.runs,
+        "completed": rung.completed,
+        "failed": rung.failed,
+        "stopped": rung.stopped,
+    }
 
 
 def _front(progress: SweepProgress) -> dict[str, Any]:

@@ -348,8 +348,14 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
     folder = here / "results" / "s"
     drive(folder, FolderCluster(here / "controller"))
     status = json.loads(run("status", str(folder), "--json").stdout)
+    assert [status.pop(time) > 0 for time in ("started", "newest", "ended")] == [True] * 3
+    brackets = [[rung["runs"] for rung in each["rungs"]] for each in status.pop("brackets")]
+    assert brackets == [[9, 3, 1], [5, 1], [3]]
     assert status == {
         "name": "s",
+        "metric": "loss",
+        "mode": "min",
+        "end": None,
         "simulated": False,
         "state": "finished",
         "reason": "all trials are done",
@@ -364,6 +370,7 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "excluded": [],
         "trials": 17,
         "enqueued": 0,
+        "rank_correlations": [],
         "runs": {"waiting": 0, "pending": 0, "running": 0, "completed": 22, "failed": 0, "stopped": 0},
         "checkpoints": {
             "bytes": 0,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import hpcsweep
 from hpcsweep.cli import app
 from hpcsweep.core.events import (
     AnyEvent,
@@ -126,3 +128,18 @@ def test_status_of_several_folders_shows_those_that_can_be_read(below: Path) -> 
     assert [each["folder"] for each in json.loads(as_json.stdout)] == [one, two]
     watched = CliRunner().invoke(app, ["status", one, two, "--watch"])
     assert "--watch takes one folder" in watched.stderr
+
+
+def test_fields_of_status_as_json_are_those_that_are_documented(below: Path) -> None:
+    found = json.loads(CliRunner().invoke(app, ["status", str(below / "one"), "--json"]).stdout)
+    page = (Path(hpcsweep.__file__).parent / "docs" / "results.md").read_text()
+    table = page.partition("| field | |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    documented = [
+        name for line in table.splitlines() for name in re.findall("`([a-z_]+)`", line.split("|")[1])
+    ]
+    assert sorted(documented) == sorted(found)
+    # A run of 900 s is over after 900 s, three are left, one at a time.
+    end = found["end"]
+    assert (end["runs_left"], end["done"], end["by"]) == (3, 0.25, "")
+    assert end["seconds"] > 0
+    assert end["at"] == pytest.approx(time.time() + end["seconds"], abs=60)

@@ -157,6 +157,18 @@ def test_status_json_of_a_blocked_sweep(tmp_path: Path, capsys: pytest.CaptureFi
     status(folder, json=True)
     assert json.loads(capsys.readouterr().out) == {
         "name": "lr",
+        "metric": "loss",
+        "mode": "min",
+        "started": 100.0,
+        "newest": 302.0,
+        "ended": None,
+        "brackets": [
+            {
+                "bracket": 0,
+                "rungs": [{"resource": 3, "runs": 9, "completed": 1, "failed": 2, "stopped": 0}],
+            }
+        ],
+        "end": None,
         "simulated": False,
         "state": "running",
         "reason": None,
