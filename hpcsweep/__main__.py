@@ -7,9 +7,10 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    from hpcsweep.bootstrap import use_utf8
+    from hpcsweep.bootstrap import collect_seldom, use_utf8
 
     use_utf8()
+    collect_seldom()
     try:
         from hpcsweep.cli import app
     except ModuleNotFoundError as error:

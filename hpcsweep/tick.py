@@ -25,7 +25,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcsweep.bootstrap import use_utf8
+from hpcsweep.bootstrap import collect_seldom, use_utf8
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, HpcsweepError, SupersededError
@@ -329,4 +329,5 @@ def _ensure_tick_job(layout: Layout, batch: str) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, leave_at_once)
     use_utf8()
+    collect_seldom()
     sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -13,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from hpcsweep.bootstrap import collect_seldom
 from tests import effort
 from tests.lazy import MODULES_AFTER_COLLECTION
 
 # Tests start some thousand processes, and one that compiles what it imports costs twice as much.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# As our own programs do: what imports and the collection of tests make is no garbage.
+collect_seldom()
 
 #: Tests that one worker of pytest-xdist runs, since they share a cluster, a browser or slow imports.
 GROUPS = {
@@ -67,10 +71,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """More workers than cores: many tests wait for other processes."""
+    """Two workers more than cores: many tests wait for other processes, those of Slurm most of their time."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None  # as pytest-xdist reads it
-    return len(os.sched_getaffinity(0)) + 1
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(wrapper=True)
@@ -125,3 +129,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[MODULES_AFTER_COLLECTION] = frozenset(sys.modules)
+    gc.freeze()

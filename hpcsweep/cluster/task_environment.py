@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from hpcsweep.bootstrap import collect_seldom
+
 #: By these a process believes that srun or mpirun has started it, together with the others of its training:
 #: a batch script has them too (SLURM_NTASKS=1, SLURM_PROCID=0), and Lightning with `devices: 2` then trains
 #: on one device. srun sets them again for those that it starts. What stays, for srun and mpirun to see
@@ -125,6 +127,7 @@ def set_alarm(seconds: float) -> None:
 
 def run_in_task(arguments: list[str], variables: Mapping[str, str]) -> None:
     """Become the worker, or the module that `--module` names, with these variables; does not return."""
+    collect_seldom()
     module = "hpcsweep.worker"
     if arguments[:1] == ["--module"]:
         module, arguments = arguments[1], arguments[2:]
