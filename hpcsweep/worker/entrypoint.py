@@ -7,6 +7,7 @@ is in the log and a one-line summary in the file ENDING. ROOT and COPY are those
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -89,5 +90,6 @@ def _failure(error: BaseException) -> ChildError:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what is imported by now is no garbage at the end, either
     use_utf8()
     sys.exit(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))
