@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import typer
@@ -23,6 +23,7 @@ from hpcsweep.store.layout import rank_log
 from hpcsweep.views.explain import explain as explanation_of
 from hpcsweep.views.explanation import (
     Attempt,
+    BestSoFar,
     Change,
     Creation,
     Explanation,
@@ -135,9 +136,10 @@ def _rung(explanation: Explanation, rung: Rung) -> list[str]:
         lines += [*_hand_over(rung.attempts[-1]), *_memory(rung.attempts[-1])]
     if rung.repeats:
         values = ", ".join(
-            f"trial {r.trial} {r.status.value if r.value is None else number(r.value)}" for r in rung.repeats
+            f"trial {r.trial} {r.status.value if r.value is None else _numbers(r.value, r.values)}"
+            for r in rung.repeats
         )
-        mean = f"; mean {number(rung.mean)}" if rung.mean is not None else ""
+        mean = f"; mean {_numbers(rung.mean, rung.means)}" if rung.mean is not None else ""
         lines.append(f"  repeats: {values}{mean}")
     lines.append(f"  {_verdict(explanation, rung)}")
     if rung.comparison is not None and len(rung.comparison.named) > 1:
@@ -191,13 +193,27 @@ def _ending(explanation: Explanation, rung: Rung) -> str:
             return f"submitted, attempt {rung.batches}{blocked}"
         case RunStatus.COMPLETED:
             assert rung.value is not None
-            return f"completed{where} with {explanation.metric} {number(rung.value)}"
+            return f"completed{where} with {_values(explanation, rung)}"
         case RunStatus.STOPPED:
-            value = "" if rung.value is None else f" with {explanation.metric} {number(rung.value)}"
+            value = "" if rung.value is None else f" with {_values(explanation, rung)}"
             return f"stopped early at step {rung.step}{where}{value}"
         case RunStatus.FAILED:
             how = rung.failure or rung.outcome
             return f"{FACTS[how].label if how is not None else 'failed'}{where}: {rung.message}"
+
+
+def _values(explanation: Explanation, rung: Rung) -> str:
+    """The value with its metric, with several objectives all of them."""
+    assert rung.value is not None
+    if not rung.values:
+        return f"{explanation.metric} {number(rung.value)}"
+    pairs = zip(explanation.metrics, rung.values, strict=True)
+    return ", ".join(f"{metric} {number(value)}" for metric, value in pairs)
+
+
+def _numbers(value: float, values: Sequence[float]) -> str:
+    """The value, with several objectives all of them: `0.1, 60`."""
+    return ", ".join(map(number, values or (value,)))
 
 
 def _verdict(explanation: Explanation, rung: Rung) -> str:
@@ -249,7 +265,8 @@ def _listed(peers: Sequence[RankedTrial], gaps: Sequence[int], own: int) -> str:
         if any(last < gap <= peer.place for gap in gaps):
             texts.append("..")
         this = " (this one)" if peer.trial == own else ""
-        texts.append(f"{ordinal(peer.place)} trial {peer.trial} {number(peer.value)}{this}")
+        value = f"({_numbers(peer.value, peer.values)})" if peer.values else number(peer.value)
+        texts.append(f"{ordinal(peer.place)} trial {peer.trial} {value}{this}")
         last = peer.place
     return ", ".join(texts)
 
@@ -261,6 +278,8 @@ def _end(explanation: Explanation) -> str:
     best = explanation.best
     if best is None:
         return "no run of the sweep has given a value yet"
+    if explanation.metrics:
+        return _front_end(explanation, best)
     where = f"trial {best.trial}: {number(best.value)} at resource {best.resource}"
     if explanation.value is None or best.behind is None:
         return f"it has no value; the best is {where}"
@@ -268,6 +287,45 @@ def _end(explanation: Explanation) -> str:
         return f"it is the best of the sweep: {number(explanation.value)} at resource {explanation.resource}"
     value = f"{number(explanation.value)} at resource {explanation.resource}"
     return f"it has {value}, {number(best.behind)} worse than the best, {where}"
+
+
+def _front_end(explanation: Explanation, best: BestSoFar) -> str:
+    """Where it stands with several objectives: its front, who dominates it, the bounds that it is beyond."""
+    several = len(explanation.metrics) > 1
+    pairs = zip(explanation.metrics, best.values, strict=True)
+    values = ", ".join(f"{metric} {number(value)}" for metric, value in pairs)
+    what = "the knee of the front" if several else "the best"
+    where = f"{what if explanation.feasible else 'nearest to the bounds'} is trial {best.trial}: {values}"
+    standing = explanation.standing
+    if standing is None:
+        return f"it has no value; {where}"
+    own = ", ".join(f"{metric} {number(value)}" for metric, value in standing.values.items())
+    at = f"{own} at resource {explanation.resource}"
+    dominates = f"it dominates {plural(standing.dominates, 'configuration')}"
+    if standing.violated:
+        beyond = " and ".join(f"{metric} is {how}" for metric, how in standing.violated.items())
+        better = len(standing.dominated_by)
+        are = "keeps the bounds or is" if better == 1 else "keep the bounds or are"
+        by = f"{plural(better, 'configuration')} {are} less far beyond"
+        if not explanation.feasible:
+            are = "is" if better == 1 else "are"
+            by = f"no configuration keeps the bounds, {better:,} {are} less far beyond"
+        return f"it is infeasible, {beyond}: {at}; {by}; {where}"
+    if standing.front == 1:
+        picks = f", {' and '.join(standing.picks)}" if standing.picks else ""
+        return f"it is on the front{picks}: {at}; {dominates}" + (
+            "" if best.trial == explanation.first else f"; {where}"
+        )
+    listed = ", ".join(map(str, standing.dominated_by[:DOMINATORS]))
+    more = len(standing.dominated_by) - DOMINATORS
+    listed += f" and {more} more" if more > 0 else ""
+    them = "trial" if len(standing.dominated_by) == 1 else "trials"
+    place = f"it is on front {standing.front} of {standing.fronts}: {at}"
+    return f"{place}; dominated by {them} {listed}; {dominates}; {where}"
+
+
+#: So many trials that dominate one are named.
+DOMINATORS: Final = 5
 
 
 # --------------------------------------------------------------------------- ordinals

@@ -15,7 +15,8 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpcsweep.core.models import RunStatus
+from hpcsweep.core.models import Run, RunStatus
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.space import Choice, Ordinal
 from hpcsweep.errors import FolderError
 from hpcsweep.exports.timeline import TrialTimeline, labels, printable, trial_timelines
@@ -77,17 +78,18 @@ def study_of(results: Results, storage: BaseStorage) -> optuna.Study:
         study = optuna.create_study(
             storage=storage,
             study_name=results.name,
-            direction="minimize" if results.minimise else "maximize",
+            directions=["maximize" if each.mode == "max" else "minimize" for each in results.objectives],
         )
         started = results.folder.state.started
         study.set_user_attr(_MARK, started.sweep if started else "")
-        study.set_user_attr("objective", printable(results.metric))
+        metrics = [printable(metric) for metric in results.objectives.metrics]
+        study.set_user_attr("objective", ", ".join(metrics))
         if results.simulated:
             study.set_user_attr("simulated", SIMULATION)
-        study.set_metric_names([printable(results.metric)])
+        study.set_metric_names(metrics)
         known = distributions(results)
         top = max(run.resource for timeline in timelines for run in timeline.trial.runs)
-        study.add_trials(_trial(timeline, known, metric=results.metric, top=top) for timeline in timelines)
+        study.add_trials(_trial(timeline, known, results.objectives, top=top) for timeline in timelines)
     return study
 
 
@@ -122,7 +124,7 @@ def _plain(value: Any) -> Any:
 
 
 def _trial(
-    timeline: TrialTimeline, known: Mapping[str, BaseDistribution], *, metric: str, top: int
+    timeline: TrialTimeline, known: Mapping[str, BaseDistribution], objectives: Objectives, *, top: int
 ) -> FrozenTrial:
     config = timeline.trial.config
     params = {name: _plain(config[name]) for name in known if name in config}
@@ -131,17 +133,32 @@ def _trial(
     valued = state in (TrialState.COMPLETE, TrialState.PRUNED)
     trial = create_trial(
         state=state,
-        value=last.value if last and valued else None,
+        values=_values(last, objectives) if last and valued else None,
         params=params,
         distributions={name: known[name] for name in params},
-        intermediate_values=_intermediate(timeline, metric),
-        user_attrs=_attributes(timeline, known, metric),
+        intermediate_values=_intermediate(timeline, objectives[0].metric),
+        user_attrs=_attributes(timeline, known, objectives.metrics),
+        system_attrs=_constraints(last, objectives),
     )
     trial.datetime_start = datetime.fromtimestamp(timeline.began)
     if state.is_finished():
         assert timeline.ended is not None
         trial.datetime_complete = datetime.fromtimestamp(timeline.ended)
     return trial
+
+
+def _values(run: Run, objectives: Objectives) -> list[float]:
+    assert run.value is not None
+    return list(run.values) if objectives.has_front else [run.value]
+
+
+def _constraints(run: Run | None, objectives: Objectives) -> dict[str, Any]:
+    """How far each value is beyond its bounds, as Optuna keeps it: more than 0 is infeasible."""
+    if run is None or not any(each.bounded for each in objectives):
+        return {}
+    return {
+        "constraints": [each.violation(value) for each, value in zip(objectives, run.values, strict=True)]
+    }
 
 
 def _state(timeline: TrialTimeline, top: int) -> TrialState:
@@ -170,7 +187,7 @@ def _intermediate(timeline: TrialTimeline, metric: str) -> dict[int, float]:
 
 
 def _attributes(
-    timeline: TrialTimeline, known: Mapping[str, BaseDistribution], metric: str
+    timeline: TrialTimeline, known: Mapping[str, BaseDistribution], objectives: tuple[str, ...]
 ) -> dict[str, Any]:
     """Constants as `config.NAME`, the newest of the other metrics as `metrics.NAME`, and where it stands."""
     trial = timeline.trial
@@ -178,7 +195,8 @@ def _attributes(
     newest: dict[str, float] = {}
     for report in timeline.reports:
         newest |= report.metrics
-    newest.pop(metric, None)
+    for metric in objectives:
+        newest.pop(metric, None)
     found: dict[str, Any] = {
         "status": run.status.value,
         "bracket": trial.bracket,

@@ -19,7 +19,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 FORMATS: Final = ("csv", "json", "parquet")
 
 #: Whole numbers that a trial, run or attempt may be without.
-_WHOLE: Final = frozenset({"parent", "resource", "start_resource", "start"})
+_WHOLE: Final = frozenset({"parent", "front", "resource", "start_resource", "start"})
 
 
 def table(results: Results, name: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,11 +77,11 @@ def write_tensorboard(results: Results, folder: Path) -> int:
         if path != folder / name:
             _remove(path, folder)
     types = {parameter.name: _type(parameter.domain) for parameter in results.space.parameters}
-    tags = _tags(results)
+    tags, values = _tags(results), _value_tags(results)
     for timeline in timelines:
         run = folder / run_name(timeline.trial.trial)
         run.mkdir(exist_ok=True)
-        write_atomic(run / name, _file(timeline.began, _events(timeline, types, tags)))
+        write_atomic(run / name, _file(timeline.began, _events(timeline, types, tags, values)))
     return len(timelines)
 
 
@@ -131,10 +131,19 @@ def _file(at: float, events: Iterable[Event]) -> bytes:
 def _tags(results: Results) -> dict[str, str]:
     """By which tag each metric is shown."""
     names = (str(name) for name in results.metrics.columns if name not in ("trial", "rung", "step"))
-    return labels(names, taken=_TAKEN)
+    return labels(names, taken={*_TAKEN, *_value_tags(results)})
 
 
-def _events(timeline: TrialTimeline, types: Mapping[str, int], tags: Mapping[str, str]) -> list[Event]:
+def _value_tags(results: Results) -> list[str]:
+    """By which tag each of several objectives is shown, beside `VALUE`, which is the first one."""
+    if not results.objectives.has_front:
+        return []
+    return [f"{VALUE}/{name}" for name in labels(results.objectives.metrics).values()]
+
+
+def _events(
+    timeline: TrialTimeline, types: Mapping[str, int], tags: Mapping[str, str], values: Sequence[str]
+) -> list[Event]:
     first = timeline.trial.trial - timeline.trial.repeat
     start = SessionStartInfo(group_name=run_name(first), start_time_secs=timeline.began)
     for name, value in timeline.trial.config.items():
@@ -143,7 +152,9 @@ def _events(timeline: TrialTimeline, types: Mapping[str, int], tags: Mapping[str
     for report in timeline.reports:
         shown = {tags[name]: value for name, value in report.metrics.items()}
         events.append(_scalars(report.step, report.at, shown))
-    events += [_scalars(step, at, {VALUE: value, RESOURCE: step}) for step, at, value in timeline.values]
+    for index, (step, at, value) in enumerate(timeline.values):
+        own = zip(values, timeline.several[index], strict=True) if timeline.several and values else ()
+        events.append(_scalars(step, at, {VALUE: value, RESOURCE: step, **dict(own)}))
     if timeline.ended is not None:
         failed = timeline.trial.runs[-1].status is RunStatus.FAILED
         status = STATUS_FAILURE if failed else STATUS_SUCCESS
@@ -170,15 +181,21 @@ def _experiment(results: Results) -> Event:
     """Domains of the parameters and names of the metrics, the objective first."""
     started = results.folder.state.started
     at = started.at if started else 0.0
-    mode = "min" if results.minimise else "max"
-    about = f"{results.name}: {VALUE} is the objective, {mode} {printable(results.metric)}"
+    named = ", ".join(f"{each.mode} {printable(each.metric)}" for each in results.objectives)
+    what = (
+        f"the first of the objectives, which are {named}"
+        if results.objectives.has_front
+        else f"the objective, {named}"
+    )
+    about = f"{results.name}: {VALUE} is {what}"
     experiment = Experiment(
         name=results.name + (" (simulated)" if results.simulated else ""),
         description=about + (f"; simulated {SIMULATION}" if results.simulated else ""),
         time_created_secs=at,
         hparam_infos=[_info(parameter) for parameter in results.space.parameters],
         metric_infos=[
-            MetricInfo(name=MetricName(tag=tag)) for tag in (VALUE, RESOURCE, *_tags(results).values())
+            MetricInfo(name=MetricName(tag=tag))
+            for tag in (VALUE, *_value_tags(results), RESOURCE, *_tags(results).values())
         ],
     )
     return _plugin_event(at, metadata.EXPERIMENT_TAG, experiment=experiment)

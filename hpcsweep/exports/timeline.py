@@ -30,6 +30,7 @@ class TrialTimeline(NamedTuple):
     ended: float | None  # None while a run of it waits or is under way
     reports: list[Report]  # each step once: where several rungs went through it, the highest counts
     values: list[tuple[int, float, float]]  # resource, Unix time and value of each run that gave one
+    several: tuple[tuple[float, ...], ...] = ()  # the same runs: all values of several objectives
 
 
 class _Span(NamedTuple):
@@ -67,6 +68,7 @@ def trial_timelines(results: Results) -> Iterator[TrialTimeline]:
                 for run, span in zip(trial.runs, of_runs, strict=True)
                 if run.value is not None
             ],
+            several=tuple(run.values for run in trial.runs if run.value is not None and run.values),
         )
 
 

@@ -7,17 +7,23 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
 from hpcsweep.core.domains import Floats
+from hpcsweep.core.objectives import Objective, Objectives
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.views.configurations import standard_error
 from hpcsweep.views.progress import SweepProgress
 from hpcsweep.views.results import Results, load
 
+if TYPE_CHECKING:
+    from hpcsweep.views.front_history import HypervolumeStep, Reference
+
+#: What sweeps with several objectives are compared by.
+HYPERVOLUME: Final = "hypervolume"
 #: Shares of the smallest cost of any sweep at which the best values so far are compared.
 SHARES: Final = (0.125, 0.25, 0.5, 1.0)
 CONFIDENCE: Final = 0.95
@@ -89,7 +95,8 @@ def compare(folders: Sequence[Path]) -> Comparison:
     _check(loaded)
     states = [results.folder.state for results in loaded]
     gpus = all(state.spent_gpu_s > 0 or not state.spent_s for state in states)
-    sweeps = [summarise(results, gpus=gpus) for results in loaded]
+    reference = _common_reference(loaded)
+    sweeps = [summarise(results, gpus=gpus, reference=reference) for results in loaded]
     least = min(sweep.cost for sweep in sweeps)
     budgets = tuple(share * least for share in SHARES) if least > 0 else ()
     together: dict[bytes, list[SweepSummary]] = {}
@@ -100,16 +107,39 @@ def compare(folders: Sequence[Path]) -> Comparison:
         Group(label, tuple(same), tuple(_estimate(_values(same, hours)) for hours in budgets))
         for label, same in zip(_labels(repeats), repeats, strict=True)
     )
-    minimise = loaded[0].minimise
+    several = loaded[0].objectives.has_front
+    minimise = loaded[0].minimise and not several
     return Comparison(
-        metric=loaded[0].metric,
+        metric=HYPERVOLUME if several else loaded[0].metric,
         minimise=minimise,
         unit="GPU-hours" if gpus else "run-hours",
         groups=groups,
         budgets=budgets,
         pairs=_pairs(groups, budgets, minimise=minimise) if budgets else (),
-        notes=tuple(_notes(loaded, sweeps)),
+        notes=(*_front_notes(loaded[0].objectives, reference), *_notes(loaded, sweeps)),
     )
+
+
+def _common_reference(loaded: Sequence[Results]) -> Reference | None:
+    """Of the first configurations of all sweeps together; None with one objective, and without values."""
+    objectives = loaded[0].objectives
+    if not objectives.has_front:
+        return None
+    from hpcsweep.views.front_history import first_keys, reference_of
+
+    changes = [results.folder.progress.values_changes for results in loaded]
+    keys = [key for each in changes for key in first_keys(objectives, each)]
+    return reference_of(objectives, keys) if keys else None
+
+
+def _front_notes(objectives: Objectives, reference: Reference | None) -> Iterable[str]:
+    if reference is not None:
+        from hpcsweep.views.front_history import point_by_metric
+        from hpcsweep.views.fronts import values_text
+
+        point = values_text(point_by_metric(objectives, reference))
+        others = "a point for these sweeps, with others it may be another"
+        yield f"Hypervolumes are measured up to {point}: {others}."
 
 
 def _check(loaded: Sequence[Results]) -> None:
@@ -119,7 +149,7 @@ def _check(loaded: Sequence[Results]) -> None:
         started, other = first.folder.state.started, second.folder.state.started
         if started and other and started.sweep == other.sweep:
             raise SpecError(f"{second.path}: is a copy of {first.path}, the same sweep; name one of the two")
-    measured = [f"{results.metric} ({'min' if results.minimise else 'max'})" for results in loaded]
+    measured = [", ".join(map(_objective_text, results.objectives)) for results in loaded]
     if len(set(measured)) > 1:
         raise SpecError(
             "must have the same objective to be compared; leave out what measured something else, got "
@@ -127,11 +157,18 @@ def _check(loaded: Sequence[Results]) -> None:
         )
 
 
+def _objective_text(objective: Objective) -> str:
+    """`error (min)`, `latency (min, at most 50)`."""
+    least = [] if objective.at_least is None else [f"at least {objective.at_least:g}"]
+    most = [] if objective.at_most is None else [f"at most {objective.at_most:g}"]
+    return f"{objective.metric} ({', '.join([objective.mode, *least, *most])})"
+
+
 def _notes(loaded: Sequence[Results], sweeps: Sequence[SweepSummary]) -> Iterable[str]:
     simulated = [str(results.path) for results in loaded if results.simulated]
     if simulated:
         yield f"Simulated, with nothing trained: {', '.join(simulated)}."
-    ways = {results.objectives[0].at for results in loaded}
+    ways = {tuple(each.at for each in results.objectives) for results in loaded}
     if len(ways) > 1:
         yield "Not all take the value at the same step: objective.at is last in some, best in others."
     resources = sorted({sweep.best["resource"] for sweep in sweeps if sweep.best})
@@ -251,12 +288,19 @@ class SweepSummary(NamedTuple):
         return str(self.path)
 
 
-def summarise(results: Results, *, gpus: bool) -> SweepSummary:
-    """What is compared of a folder; its cost in GPU-hours or in run-hours."""
+def summarise(results: Results, *, gpus: bool, reference: Reference | None = None) -> SweepSummary:
+    """What is compared of a folder; its cost in GPU-hours or in run-hours.
+
+    With several objectives the value of the best, the knee, is the hypervolume up to the reference point.
+    """
     progress, identity = results.folder.progress, results.identity
     state = progress.state
     searcher = dict(identity.get("searcher", {}))
     name, resolved = str(searcher.get("name", "?")), state.started.resolved_searcher if state.started else ""
+    best, curve = results.best, None
+    if results.objectives.has_front:
+        curve = _hypervolume_curve(progress, reference, gpus=gpus)
+        best = None if best is None else best | {"value": float(curve.value[-1]) if len(curve.value) else 0.0}
     return SweepSummary(
         path=results.path,
         name=results.name,
@@ -265,11 +309,11 @@ def summarise(results: Results, *, gpus: bool) -> SweepSummary:
         seed=searcher.pop("seed", None),
         state=progress.status,
         trials=len(state.trials),
-        best=results.best,
-        error=standard_error(state),
+        best=best,
+        error=standard_error(state) if curve is None else None,
         cost=(state.spent_gpu_s if gpus else state.spent_s) / 3600,
         time=progress.active_s / 3600,
-        curve=_best_curve(progress, gpus=gpus),
+        curve=_best_curve(progress, gpus=gpus) if curve is None else curve,
         settings=msgspec.json.encode(
             [identity | {"searcher": searcher}, resolved, _training(results)], order="sorted"
         ),
@@ -282,6 +326,17 @@ def _training(results: Results) -> object:
         return results.spec.get("train")
     except (FolderError, SpecError):
         return None
+
+
+def _hypervolume_curve(progress: SweepProgress, reference: Reference | None, *, gpus: bool) -> BestCurve:
+    steps: Sequence[HypervolumeStep] = ()
+    if reference is not None:
+        from hpcsweep.views.front_history import measured
+
+        steps = measured(progress, reference).steps
+    rows = [(s.active_s / 3600, (s.spent_gpu_s if gpus else s.spent_s) / 3600, s.value) for s in steps]
+    time, cost, value = np.array(rows, dtype=float).reshape(-1, 3).T
+    return BestCurve(time, cost, value)
 
 
 def _best_curve(progress: SweepProgress, *, gpus: bool) -> BestCurve:

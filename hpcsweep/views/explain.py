@@ -43,6 +43,7 @@ from hpcsweep.views.explanation import (
     Repeat,
     Rung,
     RungRanking,
+    Standing,
     Verdict,
 )
 from hpcsweep.views.folder import check_trial
@@ -77,6 +78,11 @@ def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explan
         resource=own.runs[newest.rung].achieved_resource if newest else None,
         best=_best(state, newest.mean if newest else None),
         checkpoint_removed=trial in state.without_checkpoint,
+        metrics=state.objectives.metrics if state.objectives.several else (),
+        feasible=state.best is None or state.objectives.violation(state.best.values) <= 0
+        if state.objectives.several
+        else True,
+        standing=_standing(state, replay.first),
     )
 
 
@@ -85,7 +91,29 @@ def _best(state: SweepState, value: float | None) -> BestSoFar | None:
     if best is None:
         return None
     behind = None if value is None else (value - best.value if state.minimise else best.value - value)
-    return BestSoFar(best.trial, best.value, best.resource, behind)
+    if state.objectives.has_front:
+        behind = None
+    return BestSoFar(best.trial, best.value, best.resource, behind, best.values)
+
+
+def _standing(state: SweepState, first: int) -> Standing | None:
+    """Which front it is on, and against whom; None with one objective, and without values."""
+    newest = state.newest(first)
+    if newest is None or not state.objectives.several:
+        return None
+    from hpcsweep.views.fronts import dominators_of, front_numbers, front_of, values_by_metric, violated
+
+    numbers, front = front_numbers(state), front_of(state)
+    assert front is not None
+    return Standing(
+        values_by_metric(state, newest),
+        violated(state.objectives, newest.values),
+        numbers[first],
+        max(numbers.values()),
+        tuple(best.trial for best in dominators_of(state, newest)),
+        sum(state.beats(first, other) for other in numbers if other != first),
+        tuple(front.picks.get(first, ())) if state.objectives.has_front else (),
+    )
 
 
 def _creation(replay: TrialReplay, state: SweepState, own: Trial) -> Creation:
@@ -136,7 +164,7 @@ def _rung(replay: TrialReplay, state: SweepState, run: Run, correlation: RankCor
         run.message,
         run.attempts,
         tuple(replay.attempts.get(run.rung, ())),
-        tuple(Repeat(r.trial, r.status, r.value) for r in runs) if len(runs) > 1 else (),
+        tuple(Repeat(r.trial, r.status, r.value, r.values) for r in runs) if len(runs) > 1 else (),
         state.value_of(replay.first, run.rung),
         verdict,
         reason,
@@ -147,6 +175,8 @@ def _rung(replay: TrialReplay, state: SweepState, run: Run, correlation: RankCor
         run.id in state.retrained,
         run.warning,
         correlation,
+        run.values,
+        state.values_of(replay.first, run.rung) if state.value_of(replay.first, run.rung) is not None else (),
     )
 
 
@@ -209,18 +239,19 @@ def _reported(replay: TrialReplay, state: SweepState) -> RankComparison | None:
     if not steps:
         return None
     better = (min if state.minimise else max) if state.objectives[0].at == "best" else None
-    level = RungRanking(steps[-1], minimise=state.minimise)
+    level = RungRanking(steps[-1], state.objectives)
     newest: dict[int, float] = {}
     for event in replay.reports:
-        for step, value in event.reports:
+        for index, (step, value) in enumerate(event.reports):
             if step > level.resource:
                 break
-            if better is not None:
+            if better is not None and not event.values:
                 value = better(value, newest.get(event.trial, value))
             newest[event.trial] = value
             if step == level.resource:
                 level.joined[event.trial] = 0
-                level.end(event.trial, 0, value)
+                values = event.values[index] if event.values else ()
+                level.end(event.trial, 0, state.objectives.key(value, values))
     return level.compare(replay.trial)
 
 
@@ -251,7 +282,7 @@ class TrialReplay:
         self.first = trial - own.repeat
         self._bracket = own.bracket
         self.pooled = is_population(state)
-        self.levels = {run.resource: RungRanking(run.resource, minimise=state.minimise) for run in own.runs}
+        self.levels = {run.resource: RungRanking(run.resource, state.objectives) for run in own.runs}
         self.ask: SearcherCall | None = None
         self.request = ""
         self.replaces: int | None = None
@@ -358,7 +389,8 @@ class TrialReplay:
         level = self.levels.get(runs[0].resource)
         if level is not None and self._is_peer(first):
             stopped = any(run.status is RunStatus.STOPPED for run in runs)
-            level.end(first, self._moment, None if stopped else value)
+            values = self._so_far.values_of(first, event.rung)
+            level.end(first, self._moment, None if stopped else self._state.objectives.key(value, values))
 
     def _run_retried(self, event: RunRetried) -> None:
         if event.trial == self.trial:

@@ -10,7 +10,9 @@ import msgspec
 
 from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.objectives import Key, Objectives
 from hpcsweep.core.rank_correlation import RankCorrelation
+from hpcsweep.schedulers.ranking import best_first
 from hpcsweep.views.task_times import HandOver
 
 #: So many of the best are named in a comparison.
@@ -24,6 +26,7 @@ class RankedTrial(msgspec.Struct, frozen=True, gc=False):
     place: int  # by value, from 1
     value: float
     went_on: bool  # it had been promoted from there by then
+    values: tuple[float, ...] = ()  # with several objectives, all of them
 
 
 class RankComparison(msgspec.Struct, frozen=True):
@@ -49,26 +52,26 @@ class RungRanking:
     whole sweep: between two endings nothing is learned, so decisions have no other order.
     """
 
-    def __init__(self, resource: int, *, minimise: bool) -> None:
+    def __init__(self, resource: int, objectives: Objectives) -> None:
         self.resource = resource
         self.joined: dict[int, int] = {}
         self.ended: dict[int, int] = {}
         self.went_on: dict[int, int] = {}
         #: Those that had ended without being promoted, and were tried again: from and until when.
         self._before: list[tuple[int, int, int]] = []
-        self._values: dict[int, float] = {}
-        self._sign = 1 if minimise else -1
+        self._keys: dict[int, Key] = {}
+        self._objectives = objectives
 
-    def end(self, trial: int, moment: int, value: float | None) -> None:
-        """Its run ended; None takes no place."""
+    def end(self, trial: int, moment: int, key: Key | None) -> None:
+        """Its run ended with this key; None takes no place."""
         self.ended[trial] = moment
-        if value is not None:
-            self._values[trial] = value
+        if key is not None:
+            self._keys[trial] = key
 
     def retry(self, trial: int, moment: int) -> None:
         """Its run has not ended after all; until this moment it had."""
         self._before.append((trial, self.ended.pop(trial), moment))
-        self._values.pop(trial, None)
+        self._keys.pop(trial, None)
 
     def ended_by(self, moment: float) -> set[int]:
         """Whose run had ended at this moment, as far as anybody knew."""
@@ -86,12 +89,14 @@ class RungRanking:
     def compare(self, trial: int, moment: float = math.inf) -> RankComparison:
         """Its place among those that had ended by then."""
         ended = self.ended_by(moment)
-        valued = [other for other in ended & self._values.keys() if self.ended[other] <= moment]
-        ranked = sorted((self._sign * self._values[t], t) for t in valued)
+        valued = [other for other in ended & self._keys.keys() if self.ended[other] <= moment]
+        ranked = best_first({other: self._keys[other] for other in valued})
         on = {other for other, when in self.went_on.items() if when <= moment}
+        points = {other: self._objectives.point(self._keys[other]) for other in ranked}
+        several = self._objectives.several
         peers = [
-            RankedTrial(other, place, self._values[other], other in on)
-            for place, (_, other) in enumerate(ranked, start=1)
+            RankedTrial(other, place, points[other][0], other in on, points[other] if several else ())
+            for place, other in enumerate(ranked, start=1)
         ]
         own = next((peer for peer in peers if peer.trial == trial), None)
         promoted = [peer for peer in peers if peer.went_on]
@@ -198,6 +203,7 @@ class Repeat(msgspec.Struct, frozen=True):
     trial: int
     status: RunStatus
     value: float | None
+    values: tuple[float, ...] = ()  # with several objectives
 
 
 class Rung(msgspec.Struct, frozen=True):
@@ -213,6 +219,7 @@ class Rung(msgspec.Struct, frozen=True):
         from_scratch: The trial's checkpoint had been removed before it went on.
         retrained: It began from scratch although the trial had been trained before.
         warning: What its user should change in training code; empty for nothing.
+        values: With several objectives those of the run; `means` those of the repeats.
         correlation: Of the ranks at this resource with those at a higher one, over the whole sweep; None
             while there are too few.
     """
@@ -239,6 +246,8 @@ class Rung(msgspec.Struct, frozen=True):
     retrained: bool = False
     warning: str = ""
     correlation: RankCorrelation | None = None
+    values: tuple[float, ...] = ()
+    means: tuple[float, ...] = ()
 
 
 class BestSoFar(msgspec.Struct, frozen=True):
@@ -247,7 +256,30 @@ class BestSoFar(msgspec.Struct, frozen=True):
     trial: int
     value: float
     resource: int
-    behind: float | None  # 0 for the best itself; None for a trial without a value
+    behind: (
+        float | None
+    )  # 0 for the best itself; None for a trial without a value, and where there is a front
+    values: tuple[float, ...] = ()  # with several objectives, of the knee of the front
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a configuration with several objectives stands in the sweep by its newest values.
+
+    Attributes:
+        values: By metric. `violated`: by metric, how these are beyond its bounds, such as `above 50`.
+        front: Which one it is on, from 1, of so many `fronts`.
+        dominated_by: First trials of the configurations that dominate it.
+        dominates: How many it dominates.
+        picks: What it is picked for, such as `knee`, where it is on the first front.
+    """
+
+    values: dict[str, float]
+    violated: dict[str, str]
+    front: int
+    fronts: int
+    dominated_by: tuple[int, ...]
+    dominates: int
+    picks: tuple[str, ...]
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -267,3 +299,6 @@ class Explanation(msgspec.Struct, frozen=True):
     resource: int | None  # of this value
     best: BestSoFar | None
     checkpoint_removed: bool = False  # nothing could need its checkpoints any more
+    metrics: tuple[str, ...] = ()  # of several objectives
+    feasible: bool = True  # whether any configuration keeps the bounds
+    standing: Standing | None = None  # with several objectives; None for a trial without values

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from hpcsweep.views.front_history import FrontHistory
+
 
 #: Configurations that a notebook shows.
 SHOWN: Final = 10
@@ -139,6 +141,65 @@ class Results:
     def objectives(self) -> Objectives:
         """What it optimises."""
         return Objectives.read(self.identity.get("objective"))
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """One row for each configuration that none dominates, the best in the first objective first.
+
+        Its (first) trial, `values.*`, the resource that they are of, what it is picked for (`knee`, best of
+        a metric; empty for nothing) and `config.*`. Where none keeps the bounds, those nearest to them. With
+        one objective the best one.
+        """
+        import pandas as pd
+
+        state = self.folder.state
+        picks = {}
+        if self.objectives.has_front and state.best is not None:
+            from hpcsweep.views.fronts import front_of
+
+            front = front_of(state)
+            picks = front.picks if front else {}
+        rows = [
+            {"trial": best.trial}
+            | {
+                f"values.{m}": v
+                for m, v in zip(self.objectives.metrics, best.values or (best.value,), strict=True)
+            }
+            | {"resource": best.resource, "picks": ", ".join(picks.get(best.trial, ()))}
+            | {f"config.{name}": value for name, value in best.config.items()}
+            for best in state.front
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def hypervolume(self) -> float | None:
+        """Of the front that keeps the bounds, as in `status`; None without values and with one objective."""
+        history = self._front_history
+        return None if history is None else history.value
+
+    @property
+    def hypervolume_history(self) -> pd.DataFrame:
+        """One row for each change of the front: `seconds` since the start, cost, trial, `size` and `value`.
+
+        All are measured up to the same reference point, which is in `attrs["reference"]` of the frame.
+        """
+        import pandas as pd
+
+        history = self._front_history
+        columns = ["seconds", "run_seconds", "gpu_seconds", "trial", "size", "value"]
+        steps = [step[1:] for step in history.steps] if history else []
+        frame = pd.DataFrame(steps, columns=columns)
+        if history is not None:
+            frame.attrs["reference"] = history.point
+        return frame
+
+    @property
+    def _front_history(self) -> FrontHistory | None:
+        if not self.objectives.has_front:
+            return None
+        from hpcsweep.views.front_history import front_history
+
+        return front_history(self.folder.progress)
 
     @property
     def metric(self) -> str:

@@ -30,6 +30,7 @@ from hpcsweep.core.events import (
     classify_failure,
 )
 from hpcsweep.core.models import Run, RunStatus, Trial
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
 from hpcsweep.store.compaction import PARQUET_VERSION, existing_parts
@@ -61,6 +62,8 @@ def trials_table(state: SweepState) -> pa.Table:
         "status": _array([trial_status(trial) for trial in trials], "string"),
         "failure": _array([failure_kind(trial.runs[-1]) for trial in trials], "string"),
         "value": _array([run.value if run else None for run in last], "float64"),
+        **_values(state.objectives, last),
+        **_standing(state),
         "resource": _array([run.achieved_resource if run else None for run in last], "int64"),
         "bracket": _array([trial.bracket for trial in trials], "int64"),
         "parent": _array([trial.parent for trial in trials], "int64"),
@@ -86,6 +89,7 @@ def runs_table(state: SweepState) -> pa.Table:
             "outcome": _array([run.outcome.value if run.outcome else None for run in runs], "string"),
             "failure": _array([failure_kind(run) for run in runs], "string"),
             "value": _array([run.value for run in runs], "float64"),
+            **_values(state.objectives, runs),
             "attempts": _array([run.attempts for run in runs], "int64"),
             "seconds": _array([run.seconds for run in runs], "float64"),
             "gpu_seconds": _array([run.gpu_seconds for run in runs], "float64"),
@@ -98,6 +102,30 @@ def runs_table(state: SweepState) -> pa.Table:
             "unit_seconds": _array([run.unit_seconds or None for run in runs], "float64"),
         }
     )
+
+
+def _values(objectives: Objectives, runs: Sequence[Run | None]) -> dict[str, pa.Array]:
+    """With several objectives a column for each, `value` being the first of them."""
+    if not objectives.has_front:
+        return {}
+    given = [run.values if run and run.values else None for run in runs]
+    return {
+        f"values.{metric}": _array([values[index] if values else None for values in given], "float64")
+        for index, metric in enumerate(objectives.metrics)
+    }
+
+
+def _standing(state: SweepState) -> dict[str, pa.Array]:
+    """With several objectives the front of each trial's configuration, and whether it is beyond bounds."""
+    if not state.objectives.several:
+        return {}
+    from hpcsweep.views.fronts import front_numbers
+
+    numbers = front_numbers(state)
+    last = [trial.last_completed for trial in state.trials]
+    beyond = [None if run is None else state.objectives.violation(run.values) > 0 for run in last]
+    fronts = [numbers.get(trial.trial - trial.repeat) for trial in state.trials]
+    return {"front": _array(fronts, "int64"), "infeasible": _array(beyond, "bool")}
 
 
 def trial_status(trial: Trial) -> str:
