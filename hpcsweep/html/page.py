@@ -28,6 +28,7 @@ from hpcsweep.errors import FolderError
 from hpcsweep.html.attempts import failures, gpu_time
 from hpcsweep.html.contour import contour
 from hpcsweep.html.curves import curves
+from hpcsweep.html.front import front
 from hpcsweep.html.parallel import parallel
 from hpcsweep.html.parameters import importance, slices
 from hpcsweep.html.pareto import Mode, pareto
@@ -48,6 +49,7 @@ SECTIONS: Final[tuple[Maker, ...]] = (
     summary,
     trials,
     progress,
+    front,
     curves,
     rungs,
     importance,

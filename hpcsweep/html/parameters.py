@@ -214,16 +214,21 @@ _POOR: Final = 0.5
 
 
 def importance(results: Results) -> Section | None:
-    """A bar for each parameter; words where there are too few values, None without parameters."""
+    """A bar for each parameter, by objective; words where values are too few, None without parameters."""
     if not results.space.columns:
         return None
-    result = analysis(results)
-    blocks = [Text(_too_few_values(results))] if result is None else _importance_blocks(results, result)
+    blocks: list[Block] = []
+    for objective in range(len(results.objectives)):
+        result = analysis(results, objective)
+        if result is None:
+            blocks.append(Text(_too_few_values(results, objective)))
+        else:
+            blocks += _importance_blocks(results, result, objective)
     return Section("importance", "Which parameters matter", blocks)
 
 
-def _too_few_values(results: Results) -> str:
-    values = values_of(results)
+def _too_few_values(results: Results, objective: int) -> str:
+    values = values_of(results, objective)
     if len(values.values) < LEAST:
         at = f" at resource {values.resource}" if len(values.values) else ""
         return (
@@ -232,12 +237,12 @@ def _too_few_values(results: Results) -> str:
         )
     return (
         f"All {len(values.values)} configurations at resource {values.resource} have the same "
-        f"{results.metric}: no parameter makes a difference."
+        f"{results.objectives[objective].metric}: no parameter makes a difference."
     )
 
 
-def _importance_blocks(results: Results, result: Analysis) -> list[Block]:
-    metric = results.metric
+def _importance_blocks(results: Results, result: Analysis, objective: int) -> list[Block]:
+    metric = results.objectives[objective].metric
     blocks: list[Block] = [
         Text(
             f"A share is the part of the variance of {metric} over the whole space that is due to this "
@@ -258,6 +263,12 @@ def _importance_blocks(results: Results, result: Analysis) -> list[Block]:
             )
         )
     figure = _importance_figure(result)
+    if results.objectives.has_front:
+        figure = figure._replace(
+            id=f"{figure.id}-{objective}",
+            caption=f"For {metric}. {figure.caption}",
+            summary=f"For {metric}: {figure.summary}",
+        )
     lost = len(configurations(results.folder.state).failed.trials)
     if lost:
         left_out = (

@@ -58,7 +58,8 @@ def pareto(results: Results, modes: Mapping[str, Mode] = MappingProxyType({})) -
     if results.metric not in last:
         return None
     last = last[last[results.metric].notna().to_numpy()]
-    others = [str(name) for name in last if name not in ("trial", "step", results.metric)]
+    # The front of several objectives has a section of its own.
+    others = [str(name) for name in last if name not in ("trial", "step", *results.objectives.metrics)]
     others = [name for name in others if last[name].nunique() > 1][:MOST_METRICS]
     if not others:
         return None

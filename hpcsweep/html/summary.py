@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpcsweep.core.events import SweepOutcome, SweepStarted
+from hpcsweep.core.objectives import Objective
 from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.core.text import plural, shell_join, shell_quote
 from hpcsweep.html.sections import Block, KeyValues, Points, Section, Table, Text
@@ -20,6 +21,8 @@ from hpcsweep.views.format import (
     timestamp,
     value_text,
 )
+from hpcsweep.views.front_history import front_history, point_text
+from hpcsweep.views.fronts import bound_text, values_text
 from hpcsweep.views.progress import uses_gpus
 from hpcsweep.views.results import Results
 from hpcsweep.views.verdict import verdict
@@ -70,7 +73,7 @@ def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
         rows.insert(1, ("Simulated", SIMULATION))
     else:
         rows.append(("Began", timestamp(started.at)))
-    rows.append(("Objective", f"{'minimise' if results.minimise else 'maximise'} {results.metric}"))
+    rows.append(("Objective", ", ".join(map(_objective, results.objectives))))
     resolved = f", which chose {started.resolved_searcher}" if started.resolved_searcher else ""
     if added := added_parameters(started):
         rows.append(("Space", f"runs suggested {', '.join(added)} first"))
@@ -85,7 +88,26 @@ def _value(results: Results) -> list[tuple[str, str]]:
         yet = " yet" if results.folder.state.ended is None else ""
         return [(f"Best {results.metric}", f"no value{yet}")]
     found_by = f"trial {best['trial']} at step {best['resource']}{mean_text(best)}"
+    if results.objectives.has_front:
+        return _front(results, best, found_by)
     return [(f"Best {results.metric}", number(best["value"])), ("Found by", found_by)]
+
+
+def _objective(objective: Objective) -> str:
+    """`maximise speed, at least 50`."""
+    bound = bound_text(objective)
+    return f"{objective.mode}imise {objective.metric}" + (f" ({bound})" if bound else "")
+
+
+def _front(results: Results, best: dict[str, Any], found_by: str) -> list[tuple[str, str]]:
+    """With several objectives the size of the front, its knee and its hypervolume."""
+    state = results.folder.state
+    what = "Nearest to the bounds" if best.get("infeasible") else "Knee of the front"
+    rows = [(what, values_text(best["values"])), ("Found by", found_by)]
+    if not best.get("infeasible"):
+        rows.insert(0, ("Front", f"{len(state.front):,} of {plural(state.configurations, 'configuration')}"))
+    history = front_history(results.folder.progress)
+    return [*rows, *([("Hypervolume", f"{number(history.value)} {point_text(history)}")] if history else [])]
 
 
 def _best(results: Results) -> list[Block]:
@@ -94,7 +116,7 @@ def _best(results: Results) -> list[Block]:
     config = results.best["config"].items()
     folder = shell_quote(str(results.folder.layout.root))
     return [
-        Text("The best configuration:"),
+        Text("The configuration of the knee:" if results.objectives.has_front else "The best configuration:"),
         KeyValues([(name, value_text(value)) for name, value in config]),
         Text("To train it again:"),
         Text(f"hpcsweep best {folder} --rerun", "code"),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from hpcsweep.core.models import Run
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.outcomes import FACTS, FailureKind
 from hpcsweep.core.text import sanitize_lines, shell_quote
 from hpcsweep.errors import FolderError
@@ -63,10 +65,13 @@ def _columns(results: Results, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
     """Name, kind (`number` or `text`) and values of each column."""
     last = top_resource(results.folder.state)
     own = results.metric
-    metrics = dict.fromkeys(name for row in rows for name in row["metrics"] if name != own)
+    objectives = results.objectives
+    metrics = dict.fromkeys(name for row in rows for name in row["metrics"] if name not in objectives.metrics)
     columns = [
         _column("trial", [row["trial"] for row in rows]),
+        *([_column("front", [row["front"] for row in rows])] if objectives.has_front else []),
         _column(own, [row["value"] for row in rows]),
+        *(_column(name, [row["values"].get(name) for row in rows]) for name in objectives.metrics[1:]),
         _column("at step", [row["resource"] for row in rows]),
         _column("rung", [row["rung"] for row in rows]),
         _column("fate", [_fate(row, last, ended=results.folder.state.ended is not None) for row in rows]),
@@ -94,6 +99,12 @@ def _column(name: str, values: Sequence[Any]) -> dict[str, Any]:
     whole = len(known) == len(values) and all(isinstance(value, int) for value in known)
     numbers = np.array(values, dtype=np.int64 if whole else float)
     return {"name": name, "kind": "number", "values": numbers}
+
+
+def _values(run: Run, objectives: Objectives) -> str:
+    """The value with its metric, with several objectives all of them."""
+    pairs = zip(objectives.metrics, run.values or (run.value,), strict=True)
+    return ", ".join(f"{metric} {number(value)}" for metric, value in pairs if value is not None)
 
 
 def _fate(row: Mapping[str, Any], last: int, *, ended: bool) -> str:
@@ -133,7 +144,7 @@ def _stories(results: Results, order: Sequence[int]) -> list[list[str]]:
             elif run.value is None:
                 lines.append(head + run.outcome.value)
             else:
-                lines.append(f"{head}{results.metric} {number(run.value)}{_place(at, number_)}")
+                lines.append(f"{head}{_values(run, results.objectives)}{_place(at, number_)}")
         told.append(lines)
     return told
 

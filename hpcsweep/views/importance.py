@@ -78,7 +78,7 @@ class Values(NamedTuple):
     configurations: int
 
 
-_KNOWN: WeakKeyDictionary[Results, Analysis | None] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Results, dict[int, Analysis | None]] = WeakKeyDictionary()
 
 
 def importances(results: Results) -> tuple[Importance, ...]:
@@ -87,15 +87,16 @@ def importances(results: Results) -> tuple[Importance, ...]:
     return () if known is None else known.parameters
 
 
-def analysis(results: Results) -> Analysis | None:
+def analysis(results: Results, objective: int = 0) -> Analysis | None:
     """The shares, computed once; None with fewer than `LEAST` values or if all are the same."""
-    if results not in _KNOWN:
-        _KNOWN[results] = _analysis(results)
-    return _KNOWN[results]
+    known = _KNOWN.setdefault(results, {})
+    if objective not in known:
+        known[objective] = _analysis(results, objective)
+    return known[objective]
 
 
-def values_of(results: Results) -> Values:
-    """Values at the highest resource that many reached.
+def values_of(results: Results, objective: int = 0) -> Values:
+    """Values of one objective at the highest resource that many reached.
 
     Values at different resources cannot be compared, and those that reached the highest are few and
     were chosen for being good: so it is the highest at which a quarter of all configurations has a
@@ -106,6 +107,8 @@ def values_of(results: Results) -> Values:
     for first in first_trials(state):
         for run in state.trials[first].runs:
             value = state.value_of(first, run.rung)
+            if objective and value is not None:
+                value = state.values_of(first, run.rung)[objective]
             if value is not None and np.isfinite(value):
                 values_at.setdefault(run.achieved_resource, {})[first] = value
     total = len(set().union(*values_at.values()))
@@ -118,8 +121,8 @@ def values_of(results: Results) -> Values:
     return Values(resource, trials, configs, np.array(list(values.values()), dtype=float), total)
 
 
-def _analysis(results: Results) -> Analysis | None:
-    sample = values_of(results)
+def _analysis(results: Results, objective: int) -> Analysis | None:
+    sample = values_of(results, objective)
     space = results.space
     count = len(sample.values)
     if count < LEAST or not space.columns:
@@ -128,7 +131,7 @@ def _analysis(results: Results) -> Analysis | None:
     if count > MOST:
         rows = np.sort(np.random.default_rng(0).choice(count, MOST, replace=False))
     unit = space.to_unit([sample.configs[row] for row in rows])
-    raw = sample.values[rows] * (1 if results.minimise else -1)
+    raw = sample.values[rows] * results.objectives[objective].sign
     raw /= np.abs(raw).max() or 1.0  # shares have no scale, and squares of 1e200 are no numbers
     at = spread(space)
     # Those beyond the fence count as much as the worst that is not.

@@ -38,11 +38,15 @@ class Verdict(NamedTuple):
 
 
 def verdict(progress: SweepProgress, space: Space) -> list[Verdict]:
-    """The sentences, the best first; empty without a value, and with several objectives."""
+    """The sentences, the best first; empty without a value."""
     state = progress.state
     best = state.best
-    if best is None or state.objectives.several:
+    if best is None:
         return []
+    if state.objectives.several:
+        from hpcsweep.views.front_verdict import front_sentences
+
+        return [Verdict(text, advice) for text, advice in front_sentences(progress)]
     valued = sorted(valued_configurations(state), key=lambda each: state.value_key(each.trial) or ())
     return [
         _best(state, best),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -175,7 +176,7 @@ def test_tensorboard_has_a_value_for_each_objective(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- compare
 
 
-def other(folder: Path, name: str, runs: list[Ran], **options: object) -> Results:
+def other(folder: Path, name: str, runs: list[Ran], **options: Any) -> Results:
     """A sweep of its own, with a seed of its own."""
     events = journal(runs, **options)
     started = events[0]
