@@ -256,9 +256,7 @@ class BestSoFar(msgspec.Struct, frozen=True):
     trial: int
     value: float
     resource: int
-    behind: (
-        float | None
-    )  # 0 for the best itself; None for a trial without a value, and where there is a front
+    behind: float | None  # 0 for the best itself; None without a value, and where there is a front
     values: tuple[float, ...] = ()  # with several objectives, of the knee of the front
 
 
