@@ -82,6 +82,7 @@ def task_variables(
     node: str = "",
     start: Sequence[str] = (),
     address: str = "",
+    nodes: str = "",
 ) -> dict[str, str]:
     """By what the worker knows its task, on every cluster.
 
@@ -94,8 +95,10 @@ def task_variables(
             and runs that module so many times on each node of the task, each with `process_variables`; empty
             where processes can be started on this node alone.
         address: By what the other nodes reach this one.
+        nodes: All nodes of the task as the cluster lists them, where there are several.
     """
-    known = {"HPCSWEEP_START": json.dumps(list(start)) if start else "", "HPCSWEEP_ADDRESS": address}
+    start_words = json.dumps(list(start)) if start else ""
+    known = {"HPCSWEEP_START": start_words, "HPCSWEEP_ADDRESS": address, "HPCSWEEP_NODES": nodes}
     return {
         "HPCSWEEP_TASK": str(task),
         "HPCSWEEP_RESTART": str(restart),

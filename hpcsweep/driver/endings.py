@@ -203,6 +203,10 @@ class Endings:
         )
         node = result.node or (state.node if state else "")
         message = result.message
+        # Where another node of its task fails, its worker is told to stop, as if the task were preempted.
+        if why is Interruption.PREEMPTED and result.nodes and self._evidence.node_failed(result.nodes):
+            why, node = Interruption.NODE_FAIL, result.nodes
+            message = f"a node of {result.nodes} failed: {message}"
         if result.interrupted is None or not message:  # at most the last lines of its log
             text = FACTS[why].message + (f" ({node})" if node else "")
             message = f"{text}; its {label_excerpt(message)}" if message else text

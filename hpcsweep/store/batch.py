@@ -281,6 +281,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         host_memory: It ran out of main memory, not of that of a GPU.
         suggestions: What an objective of Optuna suggested otherwise than its configuration has it.
         checkpoints: What the trial keeps on disk now; None where that was not measured.
+        nodes: All nodes of its task as the cluster lists them, where there are several; `node` is the first.
     """
 
     trial: int
@@ -308,6 +309,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     suggestions: Suggestions | None = None
     checkpoints: CheckpointSizes | None = None
     values: tuple[float, ...] = ()
+    nodes: str = ""
     version: int = version_field()
 
 

@@ -28,6 +28,7 @@ _TASK: Final = frozenset(
     {
         "HPCSWEEP_JOB",
         "HPCSWEEP_NODE",
+        "HPCSWEEP_NODES",
         "HPCSWEEP_TASK",
         "HPCSWEEP_RESTART",
         "HPCSWEEP_TICK",

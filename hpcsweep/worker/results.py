@@ -95,6 +95,7 @@ def make_result(
         host_memory=outcome.host_memory,
         suggestions=suggestions,
         checkpoints=measure(trial, newest),
+        nodes=context.environ.get("HPCSWEEP_NODES", ""),
     )
 
 

@@ -94,8 +94,9 @@ def test_the_task_is_told_by_slurm_s_variables() -> None:
 
 
 def test_the_other_nodes_of_a_task_are_told_a_name_by_which_they_find_the_first() -> None:
-    assert "HPCSWEEP_ADDRESS" not in slurm_task(JOB)
-    several = {**JOB, "SLURM_JOB_NUM_NODES": "2"}
+    assert slurm_task(JOB).keys().isdisjoint({"HPCSWEEP_ADDRESS", "HPCSWEEP_NODES"})
+    several = {**JOB, "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
+    assert slurm_task(several)["HPCSWEEP_NODES"] == "n[1-2]"
     assert slurm_task({**several, "SLURMD_NODENAME": "localhost"})["HPCSWEEP_ADDRESS"] == "localhost"
     unknown = slurm_task({**several, "SLURMD_NODENAME": "no-such-node.invalid"})
     assert unknown["HPCSWEEP_ADDRESS"] == socket.gethostname()

@@ -433,6 +433,21 @@ def test_the_cluster_s_reason_overrides_the_worker_s(watched: Watched) -> None:
     ]
 
 
+def test_a_task_of_which_another_node_failed_was_not_preempted(watched: Watched) -> None:
+    told: dict[str, Any] = {"interrupted": Interruption.PREEMPTED, "step": 3, "progressed": True}
+    watched.writes(**told, node="n1", nodes="n[1-2]", message="told to stop by SIGTERM")
+    watched.evidence.failed_nodes.add("n[1-2]")
+    watched.shows(Phase.PENDING)
+    (event,) = watched.observe()
+    assert isinstance(event, RunInterrupted)
+    assert (event.interruption, event.node, event.message) == (
+        Interruption.NODE_FAIL,
+        "n[1-2]",
+        "a node of n[1-2] failed: told to stop by SIGTERM",
+    )
+    assert event.requeued
+
+
 def test_a_requeue_that_no_poll_saw_is_inferred_from_the_next_start_s_result(watched: Watched) -> None:
     watched.shows(Phase.RUNNING)
     watched.writes(interrupted=Interruption.PREEMPTED, progressed=True)

@@ -296,10 +296,14 @@ class PrivateSlurm:
             if not self._alive(node):
                 self.start_node(node)
         self.cancel_all()
-        for node in NODES:
-            if self._node_states().get(node, "").startswith(("down", "drain")):
-                self.run("scontrol", "update", f"nodename={node}", "state=resume")
-        _wait("all nodes idle again", self.idle, 40)
+        _wait("all nodes idle again", self._resumed, 40)
+
+    def _resumed(self) -> bool:
+        """Whether all nodes are idle; those that are down are asked to resume, once they have registered."""
+        for node, state in self._node_states().items():
+            if state.startswith(("down", "drain")):
+                self.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+        return self.idle()
 
     def stop_controller(self) -> None:
         """End slurmctld; nodes and their jobs go on."""

@@ -19,6 +19,7 @@ from tests.worker.test_ranks import MEET
 
 from .fixture import PrivateSlurm
 from .sweeps import Sweep, wait_until
+from .test_survival import job_processes
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +127,55 @@ def test_a_worker_that_is_killed_leaves_no_rank_on_any_node_and_its_run_goes_on(
         assert driver.returncode == 0, out
         (interrupted,) = sweep.of_kind(RunInterrupted)
         assert interrupted.interruption is Interruption.WORKER_DIED
+
+
+#: In its first start every rank waits after the second checkpoint.
+CHECKPOINTS = (
+    MEET
+    + """
+import time
+
+def train(trial):
+    group = Group()
+    for step in trial.steps():
+        trial.report(step, loss=group.add(1))
+        with trial.checkpoint(step):
+            pass
+        if step == 2 and trial.attempt == 0:
+            open(f"at-{RANK}-{os.environ['SLURMD_NODENAME']}", "w").close()
+            while True:
+                time.sleep(1)
+"""
+)
+
+
+def test_a_node_that_is_lost_in_the_middle_costs_what_came_after_the_last_checkpoint(
+    slurm: PrivateSlurm, tmp_path: Path
+) -> None:
+    sets = (
+        "train.launcher=srun",
+        "scheduler={name: fifo, max_resource: 3}",
+        "resources={nodes: 2, cpus: 1, time: 10m}",
+        "budget.trials=1",
+    )
+    with Sweep(slurm, tmp_path, *sets, trainer=CHECKPOINTS) as sweep:
+        driver = sweep.launch()
+        wait_until("both ranks wait", lambda: len([*tmp_path.glob("at-*")]) == 2)
+        (second,) = tmp_path.glob("at-1-*")
+        node = second.name.rpartition("-")[2]
+        slurm.kill_node(node)
+        for pid in job_processes(slurm, node):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=broken")
+        out, _ = driver.communicate(timeout=300)
+        assert driver.returncode == 0, out
+        (lost,) = sweep.of_kind(RunInterrupted)
+        assert lost.progressed
+        assert lost.interruption is Interruption.NODE_FAIL
+        assert lost.message.startswith(f"a node of {lost.node} failed: told to stop by SIGTERM")
+        (finished,) = sweep.of_kind(RunFinished)
+        assert (finished.start, finished.value) == (2, 2.0)
 
 
 #: Data-parallel training. In its first start rank 1 is killed in step 2; in a later one it waits in step 4 to

@@ -26,12 +26,17 @@ def slurm_task(environ: Mapping[str, str]) -> dict[str, str]:
         node=environ.get("SLURMD_NODENAME", ""),
         start=bootstrap.command(sys.executable, "hpcsweep.cluster.slurm.step"),
         address=_address(environ),
+        nodes=environ.get("SLURM_JOB_NODELIST", "") if _has_several_nodes(environ) else "",
     )
+
+
+def _has_several_nodes(environ: Mapping[str, str]) -> bool:
+    return environ.get("SLURM_JOB_NUM_NODES", "1") != "1"
 
 
 def _address(environ: Mapping[str, str]) -> str:
     """By what other nodes of the job reach this one; empty where there are none."""
-    if environ.get("SLURM_JOB_NUM_NODES", "1") == "1":
+    if not _has_several_nodes(environ):
         return ""
     name = environ.get("SLURMD_NODENAME", "")
     with contextlib.suppress(OSError):
