@@ -122,7 +122,7 @@ class Driver:
             monitor=monitor,
             budget=budget,
             clones=clones,
-            needs=shapes.of,
+            shapes=shapes,
         )
         self._ticks = TickScheduler(state)
         assigner = (ShapedAssigner if differ else Assigner)(

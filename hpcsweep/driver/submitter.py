@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 
 import msgspec
@@ -36,7 +36,7 @@ from hpcsweep.driver.failures import excluded
 from hpcsweep.driver.lifecycle import GpuBudget, minutes
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Sighting
-from hpcsweep.driver.shapes import array_key
+from hpcsweep.driver.shapes import RunShapes, array_key
 from hpcsweep.store.batch import Header, ManifestRun, Reuse, trial_seed
 from hpcsweep.store.layout import Layout
 
@@ -54,11 +54,10 @@ class Submitter:
         monitor: JobMonitor,
         budget: GpuBudget,
         clones: bool,
-        needs: Callable[[RunId], TaskResources],
+        shapes: RunShapes,
     ) -> None:
         self._state = state
-        #: What a run asks for; see `RunShapes.of`.
-        self._needs = needs
+        self._run_shapes = shapes
         self._layout = layout
         self._settings = settings
         #: Of a new task, as far as the site allows it; of planned batches whose tasks are others.
@@ -153,6 +152,8 @@ class Submitter:
 
         The number of the journal's segment, which no other driver has, makes their names unique.
         """
+        if self._settings.resources.learns and self._run_shapes.awaits_runs:
+            runs = runs[: max(0, free)]  # those behind them may ask for less
         planned: list[BatchPlanned] = []
         for shape, group in self._by_limits(runs):
             size = array_tasks or max(1, len(group))
@@ -173,7 +174,7 @@ class Submitter:
             return [(None, runs)]
         groups: dict[tuple[int, ...], list[tuple[RunId, TaskResources]]] = {}
         for run in runs:
-            needs = self._needs(run)
+            needs = self._run_shapes.of(run)
             groups.setdefault(array_key(needs), []).append((run, needs))
         found: list[tuple[TaskResources | None, Sequence[RunId]]] = []
         for group in groups.values():

@@ -196,7 +196,7 @@ def test_less_than_the_cluster_gives_by_default_is_asked_for_where_others_used_l
         (learned, (600, 1000)),
         (learned._replace(short_guesses=1), (1200, 1000)),
         (learned._replace(short_guesses=2, lacked_mib=1000), (None, None)),
-        (learned._replace(expected_s=3600, expected_mib=8000), (None, None)),
+        (learned._replace(expected_s=1801, expected_mib=4001), (None, None)),
     ]
     for context, expected in asked:
         needs = resources.of(context)

@@ -27,12 +27,14 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import HostTask
 from hpcsweep.driver.checkpoint_quota import CheckpointQuota
 from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.lifecycle import GpuBudget
 from hpcsweep.driver.observer import Sighting
+from hpcsweep.driver.shapes import RunShapes
 from hpcsweep.driver.submitter import Submitter
 from hpcsweep.errors import SubmitLimited
 from hpcsweep.schedulers.fifo import Fifo
@@ -55,7 +57,7 @@ def submitter_of(state: SweepState, *, clones: bool = False) -> Submitter:
         monitor=monitor,
         budget=GpuBudget(settings, default_time_s=60),
         clones=clones,
-        needs=lambda _: SHAPE,
+        shapes=RunShapes(state, Space(()), settings=settings, granted=lambda needs: needs),
     )
 
 

@@ -128,7 +128,9 @@ def lowered_sweep(folder: Path, *, old: bool = False) -> list[int]:
     events = read_journal(Layout(root)).events
     assert {each.outcome for each in events if isinstance(each, RunFinished)} == {Outcome.COMPLETED}
     assert bool(ResultsFolder(root).resource_use) is not old
-    return [event.time_s for event in events if isinstance(event, BatchPlanned)]
+    planned = [event for event in events if isinstance(event, BatchPlanned)]
+    assert old or all(len(event.tasks) == event.throttle for event in planned if not event.time_s)
+    return [event.time_s for event in planned]
 
 
 def test_without_a_limit_runs_ask_for_less_than_the_site_gives_once_ten_have_ended(tmp_path: Path) -> None:
