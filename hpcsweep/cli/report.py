@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
     """Write the page and print where it is."""
     with errors_exit():
         results = load(path)
-        html = page(results, modes=_modes(metrics, results))
+        html = page(results, modes=_modes(metrics, results), at=time.time())
         target = output or path / "report.html"
         for line in skipped_lines(results):
             typer.echo(line, err=True)

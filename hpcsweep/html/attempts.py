@@ -50,13 +50,12 @@ def gpu_time(results: Results) -> Section | None:
     what = "GPU" if uses_gpus(results.folder.state) else "run"
     spent = gpu_time_breakdown(results, gpus=what == "GPU")
     whole = sum(spent.values())
-    rows: list[Sequence[str | float]] = [
-        [name, hours(seconds), share(seconds, whole)] for name, seconds in spent.items()
-    ]
-    text = "; ".join(f"{name} {share(seconds, whole)}" for name, seconds in spent.items())
+    text = "; ".join(
+        f"{name} {hours_text(seconds)} ({share(seconds, whole)})" for name, seconds in spent.items()
+    )
     figure = Figure(
         "gpu-time-spent",
-        [_bars(spent)],
+        [_bars(spent, what)],
         {
             "xaxis": {"title": {"text": f"{what}-hours"}, "rangemode": "tozero", "nticks": 4},
             "yaxis": {"type": "category", "autorange": "reversed"},
@@ -66,20 +65,23 @@ def gpu_time(results: Results) -> Section | None:
         f"Of {hours_text(whole)} {what}-hours: {text}.",
         height=90 + 40 * len(spent),
     )
-    table = Table(["where it went", f"{what}-hours", "share"], rows, f"Where the {what}-hours went")
     how = _HOW + (_REUSED if {BETWEEN, START_UP} & spent.keys() else "")
-    blocks: list[Block] = [figure, table, Text(how, "note"), *_waiting(results)]
+    blocks: list[Block] = [figure, Text(how, "note"), *_waiting(results)]
     return Section("gpu-time", f"Where the {what} time went", blocks)
 
 
-def _bars(spent: dict[str, float]) -> dict[str, Any]:
+def _bars(spent: dict[str, float], what: str) -> dict[str, Any]:
+    whole = sum(spent.values())
     return {
         "type": "bar",
         "orientation": "h",
         "y": list(spent),
         "x": [seconds / 3600 for seconds in spent.values()],
         "marker": {"color": [_COLOURS.get(name, "@bad") for name in spent]},
-        "hovertemplate": "%{y}: %{x:.3g} hours<extra></extra>",
+        "text": [f"{hours_text(each)} {what}-hours, {share(each, whole)}" for each in spent.values()],
+        "textposition": "auto",
+        "cliponaxis": False,
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
     }
 
 
@@ -262,31 +264,45 @@ def _by_node(attempts: pd.DataFrame, bad: pd.DataFrame) -> list[Block]:
     kinds = _most_frequent(known["kind"])
     by_node = {kind: known[known["kind"] == kind]["node"].value_counts() for kind in kinds}
     counts = {kind: [int(by_node[kind].get(node, 0)) for node in shown] for kind in kinds}
-    rows = [[node, int(all_there[node]), *row] for node, *row in zip(shown, *counts.values(), strict=True)]
-    table = Table(["node", "attempts", *kinds], rows, f"Attempts on each node, and how they ended.{more}")
+    rows = [
+        [node, int(all_there[node]), *row, share(sum(row), int(all_there[node]))]
+        for node, *row in zip(shown, *counts.values(), strict=True)
+    ]
+    columns = ["node", "attempts", *kinds, "of its attempts"]
+    table = Table(columns, rows, f"Attempts on each node, and how they ended.{more}")
     traces: list[dict[str, Any]] = [
         {
             "type": "bar",
             "orientation": "h",
             "name": kind,
             "y": shown,
-            "x": counts[kind],
+            "x": [
+                100 * count / int(all_there[node]) for count, node in zip(counts[kind], shown, strict=True)
+            ],
+            "customdata": [
+                [count, int(all_there[node])] for count, node in zip(counts[kind], shown, strict=True)
+            ],
+            "hovertemplate": f"{kind}: %{{customdata[0]}} of %{{customdata[1]}} attempts<extra></extra>",
             "marker": {"color": f"@{at % COLOURS + 1}"},
         }
         for at, kind in enumerate(kinds)
     ]
-    worst = ", ".join(f"{node} {int((known['node'] == node).sum())}" for node in shown[:3])
+    lost = known["node"].value_counts()
+    worst = "; ".join(
+        f"{node} {lost[node]:,} of {all_there[node]:,} ({share(int(lost[node]), int(all_there[node]))})"
+        for node in shown[:3]
+    )
     figure = Figure(
         "failures-by-node",
         traces,
         {
             "barmode": "stack",
-            "xaxis": {"title": {"text": "attempts that did not end well"}, "rangemode": "tozero"},
+            "xaxis": {"title": {"text": "of the node's attempts, %"}, "rangemode": "tozero"},
             "yaxis": {"title": {"text": "node"}, "type": "category", "autorange": "reversed"},
             "showlegend": True,
         },
-        f"Attempts that failed or were interrupted, by node and kind.{more}",
-        f"Most of them on: {worst}.",
+        f"The share of each node's attempts that failed or were interrupted, by kind.{more}",
+        f"Most of them: {worst}.",
         height=150 + 26 * len(shown),
     )
     return [figure, table]

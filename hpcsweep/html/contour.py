@@ -14,6 +14,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
     LEGEND_ABOVE,
+    SYMBOLS_TEXT,
     Dimension,
     colour_bar,
     crosses,
@@ -114,7 +115,7 @@ def _caption(
     if lost:
         some = f", {_FAILED} of them drawn" if lost > _FAILED else ""
         text += (
-            f" Crosses: {plural(lost, what)} that failed{some}. "
+            f" {plural(lost, what)} failed{some}: {SYMBOLS_TEXT}. "
             "There is no colour where most failed, or where nothing was tried."
         )
     if ring and results.best is not None:

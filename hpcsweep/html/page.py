@@ -40,6 +40,7 @@ from hpcsweep.html.summary import provenance, summary
 from hpcsweep.html.trials import trials
 from hpcsweep.html.usage import usage
 from hpcsweep.store.files import STDOUT, make_dirs, write_output
+from hpcsweep.views.format import timestamp
 from hpcsweep.views.results import Results
 
 Maker: TypeAlias = Callable[[Results], Section | None]
@@ -64,20 +65,34 @@ SECTIONS: Final[tuple[Maker, ...]] = (
 )
 
 
-def page(results: Results, *, modes: Mapping[str, Mode] = MappingProxyType({})) -> str:
-    """The whole page of a sweep as HTML."""
+def page(
+    results: Results, *, modes: Mapping[str, Mode] = MappingProxyType({}), at: float | None = None
+) -> str:
+    """The whole page of a sweep as HTML.
+
+    Args:
+        results: Of the sweep.
+        modes: Directions of metrics beside the objective.
+        at: When it is written, Unix seconds; None: it does not say.
+    """
     if results.folder.state.started is None:
-        return render(results.name, [summary(results)])
+        return render(results.name, [summary(results)], at=at)
     makers = (partial(make, modes=modes) if make is pareto else make for make in SECTIONS)
     sections = [section for make in makers if (section := make(results)) is not None]
-    return render(results.name, sections)
+    return render(results.name, sections, at=at)
 
 
 _HERE: Final = Path(__file__).parent
 
 
-def render(title: str, sections: Sequence[Section]) -> str:
-    """One page; it forbids itself any request, and any script but its own. All text is escaped."""
+def render(title: str, sections: Sequence[Section], *, at: float | None = None) -> str:
+    """One page; it forbids itself any request, and any script but its own. All text is escaped.
+
+    Args:
+        title: Of the page.
+        sections: From top to bottom.
+        at: When it is written, Unix seconds; None: it does not say.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -99,6 +114,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
         title=title,
         sections=sections,
         style=Markup(style_sheet() + "\n" + _read("page.css")),
+        written=None if at is None else timestamp(at),
         policy=_policy([*scripts.values(), plotly]),
         plotly=_packed(plotly) if drawn else "",
         **scripts,
@@ -188,6 +204,9 @@ COLOURS: Final[Mapping[str, tuple[str, str]]] = {
     "6": ("#2389bf", "#9ad1f2"),
     "7": ("#7a6a00", "#f0e442"),
     "8": ("#3b3f46", "#c9ced6"),
+    "low": ("#8a94a0", "#6b7683"),
+    "middle": ("#3d86b4", "#58a9d8"),
+    "high": ("#00466f", "#c9e9fb"),
     "good": ("#00875f", "#2dbe94"),
     "bad": ("#c23b00", "#f5713d"),
     "muted": ("#868e99", "#7d8793"),
@@ -208,7 +227,7 @@ _PACKED: Final = 4000
 #: Beyond this, digits are kept as they are: dates in milliseconds, counts.
 _LARGE: Final = 1e6
 _DIGITS: Final = 7
-_COLOUR: Final = re.compile(r"@([1-8]|good|bad|muted)(?:/(0?\.\d+|1|0))?")
+_COLOUR: Final = re.compile(r"@([1-8]|low|middle|high|good|bad|muted)(?:/(0?\.\d+|1|0))?")
 #: What a template may hold beside its `%{...}`; nowhere else is anything but text.
 _OURS: Final = re.compile(r"&lt;(br|/?b|/?extra)&gt;")
 _TEMPLATES: Final = frozenset({"hovertemplate", "texttemplate"})

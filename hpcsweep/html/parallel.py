@@ -30,6 +30,9 @@ MOST: Final = 1500
 BEST: Final = 1000
 #: So many that failed are drawn beside them.
 FAILED: Final = 300
+#: Names of so many letters stand upright; each takes so many pixels.
+_UPRIGHT: Final = 16
+_LETTER: Final = 8
 #: More parameters than that cannot be told apart.
 MOST_PARAMETERS: Final = 20
 _SHADES: Final = 3
@@ -56,12 +59,14 @@ def parallel(results: Results) -> Section | None:
     if len(failed.trials):
         value = _with_failed(value, len(failed.trials), minimise=results.minimise)
     axes.append(value)
+    longest = max(len(axis["label"]) for axis in axes)
     trace = {
         "type": "parcoords",
         "customdata": np.concatenate([failed.trials, shown.trials]),
         "dimensions": axes,
         "line": _colours(results, shown.values, failed=len(failed.trials)),
-        "labelangle": -20,
+        "labelangle": 0 if longest <= _UPRIGHT else -20,
+        "labelfont": {"size": 13},
         "labelside": "bottom",
     }
     layout: dict[str, Any] = {"margin": {"l": 60, "r": 60, "t": 30, "b": 60}}
@@ -74,7 +79,7 @@ def parallel(results: Results) -> Section | None:
         _caption(results, valued, drawn=len(shown.trials), parameters=len(parameters)),
         _summary(results, valued),
         height=480,
-        width=_ROOM * len(axes),
+        width=max(_ROOM, _LETTER * min(longest, _UPRIGHT)) * len(axes),
     )
     return Section("parallel", "All parameters at once", [figure])
 

@@ -13,6 +13,7 @@ from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
     HOVER,
     LEGEND_ABOVE,
+    SYMBOLS_TEXT,
     Dimension,
     ValueAxis,
     axis_menu,
@@ -94,7 +95,7 @@ def _slices_caption(
     if total := len(valued.failed.trials):
         some = f", {len(failed.trials):,} of them drawn" if len(failed.trials) < total else ""
         have = "has" if total == 1 else "have"
-        text += f" Crosses: {plural(total, what)} that failed and {have} no value{some}."
+        text += f" {plural(total, what)} failed and {have} no value{some}: {SYMBOLS_TEXT}."
     return text
 
 
@@ -175,7 +176,7 @@ def _colours(resources: NDArray[np.int64], active: NDArray[np.int64]) -> dict[st
         "color": np.log(np.maximum(resources[active], 1)),
         "cmin": float(np.log(max(levels[0], 1))),
         "cmax": float(np.log(levels[-1])),
-        "colorscale": [[0.0, "@muted/0.6"], [0.5, "@6"], [1.0, "@1"]],
+        "colorscale": [[0.0, "@low"], [0.5, "@middle"], [1.0, "@high"]],
         "colorbar": colour_bar(
             "resource", np.log(np.maximum(ticks, 1)), [f"{tick:,}" for tick in ticks], y=-0.22
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from hpcsweep.core.domains import Choice, Constant, Float, Floats, Int, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.models import Run
-from hpcsweep.core.outcomes import FACTS
+from hpcsweep.core.outcomes import FACTS, FailureKind
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural
@@ -122,6 +123,11 @@ class Dimension(NamedTuple):
         return ~np.isnan(self.values)
 
     @property
+    def of_numbers(self) -> bool:
+        """Whether listed values are numbers."""
+        return bool(self.listed) and all(re.fullmatch(r"[-+.\de]+", text) for text in self.listed)
+
+    @property
     def scaled(self) -> Floats:
         """The values on a linear axis."""
         return np.log10(self.values) if self.log else self.values
@@ -151,7 +157,8 @@ class Dimension(NamedTuple):
         margin = 0.0 if self.listed else 0.03 * (high - low)
         positions, labels = self.ticks if self.listed else (None, None)
         return {
-            "title.text": self.name,
+            # Points that are spread over a column would be read as values between two numbers.
+            "title.text": f"{self.name} (in a column all are the same)" if self.of_numbers else self.name,
             "type": "log" if self.log else "linear",
             "range": [low - margin, high + margin],
             "tickmode": "array" if self.listed else "auto",
@@ -261,11 +268,22 @@ def ring(x: Any, y: Any, **line: Any) -> dict[str, Any]:
     return markers(x, y, showlegend=False, marker=marker, hoverinfo="skip")
 
 
+#: Of failed configurations, by what was wrong with them.
+_SYMBOLS: Final = {
+    FailureKind.CRASHED: "x",
+    FailureKind.NOT_FINITE: "triangle-up-open",
+    FailureKind.OUT_OF_MEMORY: "square-open",
+}
+#: The same in words, for captions.
+SYMBOLS_TEXT: Final = "x crashed, △ not finite, □ out of memory, + otherwise"
+
+
 def crosses(x: Any, y: Any, runs: Sequence[Run], **more: Any) -> dict[str, Any]:
     """Failed configurations, each by the run that failed."""
     kinds = [[run.trial, run.resource, FACTS[run.failure_kind].label] for run in runs if run.failure_kind]
     hover = "trial %{customdata[0]} at step %{customdata[1]}: %{customdata[2]}<extra></extra>"
-    marker = {"symbol": "x", "size": 6, "color": "@bad", "opacity": 0.8}
+    symbols = [_SYMBOLS.get(run.failure_kind, "cross") for run in runs if run.failure_kind]
+    marker = {"symbol": symbols, "size": 7, "color": "@bad", "opacity": 0.8}
     return markers(x, y, name="failed", customdata=kinds, marker=marker, hovertemplate=hover) | more
 
 

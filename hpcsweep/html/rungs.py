@@ -40,11 +40,15 @@ _Rungs: TypeAlias = Sequence[tuple[BracketGroup, Sequence[RungResult]]]
 
 
 def rungs(results: Results) -> Section | None:
-    """A table for each bracket, and one figure of the values at all rungs."""
+    """A table for each bracket, and one figure of the values at all rungs; None where there is one rung."""
     state = results.folder.state
     if not state.trials:
         return None
     shown = each_bracket(state)
+    levels = [rung for bracket in shown for rung in bracket.rungs(state)]
+    top = top_resource(state)
+    if all(rung.resource >= top and not rung.counts.stopped for rung in levels):
+        return None  # nobody is compared with anybody
     blocks: list[Block] = []
     if len(shown) > MOST_TABLES:
         text = f"{len(shown):,} brackets: those with the same rungs are taken together"
@@ -56,8 +60,8 @@ def rungs(results: Results) -> Section | None:
         blocks.append(Text(text))
         shown = [*kinds[:MOST_TABLES], *best]
     groups = [(bracket, bracket.rungs(state)) for bracket in shown]
-    if len(groups) == 1 and len(groups[0][1]) == 1:
-        blocks.append(Text(_no_rungs(groups[0][1][0])))
+    if len(groups) == 1 and len(groups[0][1]) == 1 and groups[0][1][0].counts.stopped:
+        blocks.append(Text(_stopped_early(groups[0][1][0])))
     else:
         figure = _figure(results, groups)
         blocks += [figure] if figure else []
@@ -70,11 +74,9 @@ def rungs(results: Results) -> Section | None:
     return Section("rungs", "Rungs", blocks)
 
 
-def _no_rungs(only: RungResult) -> str:
-    if only.counts.stopped:
-        early = plural(only.counts.stopped, "run")
-        return f"Every trial trains towards {only.resource:,}; {early} stopped early."
-    return f"There are no rungs: every trial is trained up to {only.resource:,} without a comparison."
+def _stopped_early(only: RungResult) -> str:
+    early = plural(only.counts.stopped, "run")
+    return f"Every trial trains towards {only.resource:,}; {early} stopped early."
 
 
 def _holds_best(bracket: BracketGroup, results: Results) -> bool:

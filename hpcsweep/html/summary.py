@@ -127,7 +127,7 @@ def _with_options(chosen: Any) -> str:
     """`hyperband (max_resource 81, eta 3)`."""
     if not isinstance(chosen, dict):
         return str(chosen)
-    settings = ", ".join(f"{name} {value}" for name, value in chosen.items() if name != "name")
+    settings = ", ".join(f"{name} {value_text(value)}" for name, value in chosen.items() if name != "name")
     return str(chosen.get("name", "")) + (f" ({settings})" if settings else "")
 
 

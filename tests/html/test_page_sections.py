@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_a_sweep_without_gpus_counts_the_hours_of_its_runs(tmp_path: Path) -> No
     section = gpu_time(results)
     assert section is not None
     assert section.title == "Where the run time went"
-    assert block(section, Table).rows == [["useful training", 1.0, "100%"]]
+    assert block(section, Figure).summary == "Of 1 run-hours: useful training 1 (100%)."
 
 
 def test_the_summary_warns_of_what_stopped_a_sweep_and_of_a_refusal(tmp_path: Path) -> None:
@@ -156,18 +157,20 @@ def test_failures_are_counted_by_kind_and_node_with_their_messages(tmp_path: Pat
         ["preempted", 1, 1, 1.0, goes_on],
         ["node failed", 1, 1, 1.0, goes_on],
     ]
-    assert block(section, Table, 1).columns == ["node", "attempts", "crashed", "preempted", "node failed"]
-    assert block(section, Table, 1).rows == [["n2", 3, 1, 1, 1]]
+    assert block(section, Table, 1).columns == [
+        *("node", "attempts", "crashed", "preempted", "node failed", "of its attempts")
+    ]
+    assert block(section, Table, 1).rows == [["n2", 3, 1, 1, 1, "100%"]]
     assert block(section, Table, 2).rows == [
         [3, 0, "node failed", "n2", "7_3", "node is down"],
         [2, 0, "preempted", "n2", "7_2", "told to stop"],
         [1, 0, "crashed", "n2", "7_1", "ValueError: odd"],
     ]
     traces = block(section, Figure).traces
-    assert [(trace["name"], trace["y"], trace["x"]) for trace in traces] == [
-        ("crashed", ["n2"], [1]),
-        ("preempted", ["n2"], [1]),
-        ("node failed", ["n2"], [1]),
+    assert [(trace["name"], trace["y"], trace["customdata"]) for trace in traces] == [
+        ("crashed", ["n2"], [[1, 3]]),
+        ("preempted", ["n2"], [[1, 3]]),
+        ("node failed", ["n2"], [[1, 3]]),
     ]
 
 
@@ -177,7 +180,8 @@ def test_of_many_nodes_those_with_most_failures_are_shown_and_it_says_so(tmp_pat
     section = failures(written(tmp_path / "r", [STARTED, *created(40), *planned("a", *runs), *ends]))
     figure = block(section, Figure)
     assert figure.traces[0]["y"][0] == "n29"
-    assert figure.traces[0]["x"][:2] == [11, 1]
+    assert figure.traces[0]["x"][:2] == [100.0, 100.0]
+    assert figure.traces[0]["customdata"][:2] == [[11, 11], [1, 1]]
     assert len(figure.traces[0]["y"]) == len(block(section, Table, 1).rows) == 20
     assert figure.caption.endswith("Of 30 nodes with failures, the 20 with most of them.")
     assert block(section, Table, 2).caption == "The newest 20 messages, newest first"
@@ -284,7 +288,9 @@ def test_a_sweep_at_any_stage_has_a_page(tmp_path: Path, stage: str) -> None:
     done = run("report", tmp_path / "r")
     assert (done.exit_code, done.output) == (0, f"{tmp_path}/r/report.html\n")
     html = (tmp_path / "r/report.html").read_text()
-    assert html == page(results)
+    written_at = re.compile(r'<p class="written">Written [-0-9: ]+</p>\n|, written [-0-9: ]+')
+    assert len(written_at.findall(html)) == 2
+    assert written_at.sub("", html) == page(results)
     assert '<section id="summary"' in html
     assert ("lr" if STAGES[stage] else "r") in html
 

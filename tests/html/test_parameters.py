@@ -17,7 +17,7 @@ from hpcsweep.core.space import Choice, Float, Int, Ordinal, Parameter, Space
 from hpcsweep.html.contour import contour, smooth
 from hpcsweep.html.parallel import BEST, MOST, parallel
 from hpcsweep.html.parameters import slices
-from hpcsweep.html.plotting import dimensions, linear_ticks, log_ticks, outlier_cutoff
+from hpcsweep.html.plotting import SYMBOLS_TEXT, dimensions, linear_ticks, log_ticks, outlier_cutoff
 from hpcsweep.views.importance import Importance
 from hpcsweep.views.results import Results
 from tests.html.hand_made_sweeps import HALVING, Ran, figure, sweep, trace
@@ -205,13 +205,13 @@ def test_failed_trials_have_a_strip_of_their_own_in_slices(tmp_path: Path) -> No
     crosses = [one for one in found.traces if one.get("name") == "failed"]
     assert [one["visible"] for one in crosses] == [True, False, False, False]
     lr = crosses[[one["label"] for one in found.layout["updatemenus"][0]["buttons"]].index("lr")]
-    assert (lr["x"].tolist(), lr["yaxis"], lr["marker"]["symbol"]) == ([0.1, 0.001], "y2", "x")
+    assert (lr["x"].tolist(), lr["yaxis"], lr["marker"]["symbol"]) == ([0.1, 0.001], "y2", ["x", "x"])
     assert lr["customdata"] == [[1, 9, "crashed"], [3, 9, "crashed"]]
     assert found.layout["yaxis2"]["ticktext"] == ["failed"]
     assert found.layout["yaxis"]["domain"][1] < found.layout["yaxis2"]["domain"][0]
     for button in found.layout["updatemenus"][0]["buttons"]:
         assert len(button["args"][0]["visible"]) == len(found.traces)
-    assert "Crosses: 2 trials that failed and have no value." in found.caption
+    assert "2 trials failed and have no value: x crashed" in found.caption
     assert "lr: lowest third no value (1 failed), middle third 0.3, highest third 0.4 (1 failed)." in (
         found.summary
     )
@@ -327,7 +327,7 @@ def test_where_everything_failed_there_are_crosses_and_no_colour(tmp_path: Path)
         True,
     ]
     assert ring["x"][0] < 5
-    assert f"Crosses: {failed} trials that failed. There is no colour where most failed" in found.caption
+    assert f"{failed} trials failed: {SYMBOLS_TEXT}. There is no colour where most failed" in found.caption
     assert found.summary.endswith(f" {failed} more failed.")
 
 

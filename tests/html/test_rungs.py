@@ -55,16 +55,9 @@ def test_the_figure_has_a_column_for_each_rung_with_its_cut_off(tmp_path: Path) 
     assert "at resource 1 the best of 5 is 0.4, 2 went on, cut-off 0.5" in found.summary
 
 
-def test_without_rungs_it_says_so(tmp_path: Path) -> None:
+def test_without_rungs_there_is_no_section(tmp_path: Path) -> None:
     fifo = {"name": "fifo", "max_resource": 9}
-    section = rungs(sweep(tmp_path / "r", [Ran(0, 9, 0.1), Ran(1, 9, 0.2)], scheduler=fifo))
-    assert section is not None
-    assert section.blocks[0] == Text(
-        "There are no rungs: every trial is trained up to 9 without a comparison."
-    )
-    assert [list(row) for row in table(section).rows] == [
-        [9, 2, 2, 0, 0.1, None, None, "fully trained"],
-    ]
+    assert rungs(sweep(tmp_path / "r", [Ran(0, 9, 0.1), Ran(1, 9, 0.2)], scheduler=fifo)) is None
 
 
 def test_runs_that_are_ended_on_the_way_are_counted_as_stopped(tmp_path: Path) -> None:
@@ -133,5 +126,6 @@ def test_sweeps_without_trials_have_no_section_and_failed_runs_no_values(tmp_pat
     assert rungs(sweep(tmp_path / "empty", [])) is None
     found = table(rungs(sweep(tmp_path / "failed", [Ran(0, 1, None), Ran(1, 1, None)])))
     assert list(found.rows[0]) == [1, 2, 0, 2, None, None, 0, ""]
-    found = table(rungs(sweep(tmp_path / "failed at the top", [Ran(0, 9, None), Ran(1, 9, None)])))
-    assert list(found.rows[0]) == [9, 2, 0, 2, None, None, None, None]  # nobody is fully trained
+    runs = [Ran(0, 1, None), Ran(1, 9, None, bracket=1)]
+    found = table(rungs(sweep(tmp_path / "failed at the top", runs)), 1)
+    assert list(found.rows[0]) == [9, 1, 0, 1, None, None, None, None]  # nobody is fully trained
