@@ -449,11 +449,17 @@ def report(
         list[str] | None,
         typer.Option(metavar="NAME=min|max", help="Direction of another metric; may be repeated."),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Write it again and again until the sweep has ended.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Time between two writes of --watch.")
+    ] = 60.0,
 ) -> None:
     """Write a self-contained HTML report of the sweep."""
     from hpcsweep.cli.report import report as run
 
-    run(folder, output=output, metrics=metric or [])
+    run(folder, output=output, metrics=metric or [], every=every if watch else None)
 
 
 @app.command()

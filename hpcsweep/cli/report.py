@@ -21,17 +21,37 @@ from hpcsweep.views.format import config_text, number
 from hpcsweep.views.results import Results, load, skipped_lines
 
 
-def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
-    """Write the page and print where it is."""
+def report(path: Path, *, output: Path | None, metrics: Sequence[str], every: float | None = None) -> None:
+    """Write the page and print where it is; with `every` again and again, until the sweep has ended."""
     with errors_exit():
-        results = load(path)
-        html = page(results, modes=_modes(metrics, results), at=time.time())
         target = output or path / "report.html"
-        for line in skipped_lines(results):
-            typer.echo(line, err=True)
-        write_page(target, html, hint="" if output else "; --output FILE puts it elsewhere")
+        if every is not None and is_stdout(target):
+            raise SpecError("--watch: needs a file, got --output -")
+        results = _write(path, target, metrics, every=every, hint=not output)
         if not is_stdout(target):
             typer.echo(target)
+        while every is not None and results.folder.state.ended is None:
+            pause(every)
+            results = _write(path, target, metrics, every=every, hint=not output)
+        if every is not None:
+            typer.echo(f"the sweep has ended ({results.folder.progress.status}): written for the last time")
+
+
+def pause(seconds: float) -> None:
+    """Ctrl-C ends the watching, and is no error."""
+    try:
+        time.sleep(seconds)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+def _write(path: Path, target: Path, metrics: Sequence[str], *, every: float | None, hint: bool) -> Results:
+    results = load(path)
+    html = page(results, modes=_modes(metrics, results), at=time.time(), every=every or 0.0)
+    for line in skipped_lines(results):
+        typer.echo(line, err=True)
+    write_page(target, html, hint="; --output FILE puts it elsewhere" if hint else "")
+    return results
 
 
 def _modes(metrics: Sequence[str], results: Results) -> dict[str, Mode]:

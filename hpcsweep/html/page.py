@@ -66,7 +66,11 @@ SECTIONS: Final[tuple[Maker, ...]] = (
 
 
 def page(
-    results: Results, *, modes: Mapping[str, Mode] = MappingProxyType({}), at: float | None = None
+    results: Results,
+    *,
+    modes: Mapping[str, Mode] = MappingProxyType({}),
+    at: float | None = None,
+    every: float = 0.0,
 ) -> str:
     """The whole page of a sweep as HTML.
 
@@ -74,24 +78,27 @@ def page(
         results: Of the sweep.
         modes: Directions of metrics beside the objective.
         at: When it is written, Unix seconds; None: it does not say.
+        every: It loads itself again after so many seconds, unless the sweep has ended; 0: never.
     """
     if results.folder.state.started is None:
-        return render(results.name, [summary(results)], at=at)
+        return render(results.name, [summary(results)], at=at, every=every)
     makers = (partial(make, modes=modes) if make is pareto else make for make in SECTIONS)
     sections = [section for make in makers if (section := make(results)) is not None]
-    return render(results.name, sections, at=at)
+    ended = results.folder.state.ended is not None
+    return render(results.name, sections, at=at, every=0.0 if ended else every)
 
 
 _HERE: Final = Path(__file__).parent
 
 
-def render(title: str, sections: Sequence[Section], *, at: float | None = None) -> str:
+def render(title: str, sections: Sequence[Section], *, at: float | None = None, every: float = 0.0) -> str:
     """One page; it forbids itself any request, and any script but its own. All text is escaped.
 
     Args:
         title: Of the page.
         sections: From top to bottom.
         at: When it is written, Unix seconds; None: it does not say.
+        every: Seconds after which it loads itself again; 0: never.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -107,13 +114,16 @@ def render(title: str, sections: Sequence[Section], *, at: float | None = None) 
     drawn = any(isinstance(block, Figure) for section in sections for block in section.blocks)
     plotly = plotly_js() if drawn else ""
     listed = any(isinstance(block, TrialTable) for section in sections for block in section.blocks)
-    scripts = {name: Markup(_read(f"{name}.js")) for name in ("theme", "page", "trials")}
+    scripts = {name: Markup(_read(f"{name}.js")) for name in ("theme", "page", "live", "trials")}
+    if not every:
+        scripts["live"] = Markup("")
     if not listed:
         scripts["trials"] = Markup("")
     return environment.get_template("page.html").render(
         title=title,
         sections=sections,
         style=Markup(style_sheet() + "\n" + _read("page.css")),
+        every=every,
         written=None if at is None else timestamp(at),
         policy=_policy([*scripts.values(), plotly]),
         plotly=_packed(plotly) if drawn else "",

@@ -99,7 +99,7 @@
     button.addEventListener("click", () => {
       // A second click turns the order round, a third one brings back the best first.
       sorted = sorted.column !== index ? { column: index, falling: false } : sorted.falling ? { column: -1 } : { column: index, falling: true };
-      heads.forEach((each, at) => { each.ariaSort = at !== sorted.column ? "none" : sorted.falling ? "descending" : "ascending"; });
+      arrows();
       scroll.scrollTop = 0;
       arrange();
     });
@@ -108,6 +108,8 @@
     return cell;
   });
   head.append(make("tr", {}, ...heads));
+
+  const arrows = () => heads.forEach((each, at) => { each.ariaSort = at !== sorted.column ? "none" : sorted.falling ? "descending" : "ascending"; });
 
   let drawnFrom = -1, drawnTo = -1;
   function rows(anew = false) {
@@ -239,7 +241,18 @@
   addEventListener("hpcsweep-theme", () => { if (open !== null && rowOf.has(open)) fill(open); });
   addEventListener("keydown", ({ key }) => { if (key === "Escape" && !panel.hidden) page.show({ trial: null }); });
 
+  // Of a page that loads itself anew: how it was, and how it is.
+  page.view = () => ({ filter: input.value, sorted, brushed: page.focus.brushed && [...page.focus.brushed], rows: scroll.scrollTop });
+  const { before } = page;
+  if (before) {
+    ({ sorted } = before);
+    input.value = before.filter;
+    if (before.filter) filter();
+    if (before.brushed) page.show({ brushed: new Set(before.brushed) });
+    arrows();
+  }
   arrange();
+  if (before) scroll.scrollTop = before.rows;
   const asked = /^#trial=(\d+)$/.exec(location.hash);
   if (asked && rowOf.has(Number(asked[1]))) page.show({ trial: Number(asked[1]) });
   performance.mark("hpcsweep-table");

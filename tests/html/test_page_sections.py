@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from pathlib import Path
@@ -350,3 +351,23 @@ def test_a_page_that_cannot_be_written_names_the_way_out(tmp_path: Path) -> None
         f"hpcsweep: {tmp_path}/r/report.html: cannot be written: is a folder: give the name of a file; "
         "--output FILE puts it elsewhere\n"
     )
+
+
+def test_a_watched_report_is_written_again_until_the_sweep_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(
+        tmp_path / "r", STAGES["one value"][:-1] if STAGES["one value"][-1] == ENDED else STAGES["one value"]
+    )
+    target, pages, waits = tmp_path / "r/report.html", [], []
+
+    def sweep_ends(seconds: float) -> None:
+        pages.append(target.read_text())
+        waits.append(seconds)
+        written(tmp_path / "r", [ENDED])
+
+    monkeypatch.setattr(importlib.import_module("hpcsweep.cli.report"), "pause", sweep_ends)
+    done = run("report", tmp_path / "r", "--watch", "--every", "20")
+    assert done.output == f"{target}\nthe sweep has ended (finished): written for the last time\n"
+    assert waits == [20]
+    assert ['id="live"' in html for html in (*pages, target.read_text())] == [True, False]

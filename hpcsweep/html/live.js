@@ -1,0 +1,27 @@
+"use strict";
+// A page that is written again while its sweep runs: it loads itself anew, and is then as it was.
+(() => {
+  const page = window.hpcsweep, button = document.getElementById("live");
+  const KEY = `hpcsweep-view ${location.pathname}`, QUIET = 5000; // ms without a touch, a key or a wheel
+  const every = Number(button.dataset.every) * 1000;
+  let due = Date.now() + every, touched = 0;
+  try { page.before = JSON.parse(sessionStorage.getItem(KEY)); } catch { /* then the page begins anew */ }
+  for (const kind of ["keydown", "pointerdown", "wheel", "input"]) addEventListener(kind, () => { touched = Date.now(); }, { passive: true });
+  const paused = () => button.ariaPressed !== "true";
+  if (page.before?.paused) button.ariaPressed = "false";
+  button.addEventListener("click", () => {
+    button.ariaPressed = String(paused());
+    due = Date.now() + every;
+  });
+  addEventListener("pagehide", () => {
+    const view = { ...page.view?.(), scroll: scrollY, paused: paused() };
+    try { sessionStorage.setItem(KEY, JSON.stringify(view)); } catch { /* storage may be forbidden */ }
+  });
+  if (page.before) {
+    history.scrollRestoration = "manual";
+    scrollTo({ top: page.before.scroll, behavior: "instant" });
+  }
+  setInterval(() => {
+    if (!paused() && !document.hidden && Date.now() >= due && Date.now() - touched >= Math.min(QUIET, every)) location.reload();
+  }, 250);
+})();
