@@ -22,7 +22,8 @@ from hpcsweep.searchers.random import RandomFallback
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-#: Observations that the model is fitted to at most: half of them the best ones, the others the newest.
+#: Observations that the model is fitted to at most: a third of them the best ones, a third the newest, and a
+#: third from all the time before, which keeps the space covered.
 MOST_ROWS: Final = 600
 #: Pending configurations that are looked at, at most: the newest.
 MOST_PENDING: Final = 500
@@ -179,12 +180,15 @@ class TrainingData:
 
 
 def _rows(values: Floats) -> NDArray[np.int64]:
-    """The observations for the model, ascending."""
+    """The observations for the model, ascending: the best, the newest, and some from all the time before."""
     if len(values) <= MOST_ROWS:
         return np.arange(len(values))
-    best = np.argsort(values, kind="stable")[: MOST_ROWS // 2]  # failures are last
-    rest = np.setdiff1d(np.arange(len(values)), best)
-    return np.sort(np.concatenate([best, rest[-(MOST_ROWS - len(best)) :]]))
+    third = MOST_ROWS // 3
+    best = np.argsort(values, kind="stable")[:third]  # failures are last
+    others = np.setdiff1d(np.arange(len(values)), best)
+    newest, earlier = others[-third:], others[:-third]
+    spread = earlier[np.linspace(0, len(earlier) - 1, MOST_ROWS - 2 * third).astype(int)]
+    return np.sort(np.concatenate([best, newest, spread]))
 
 
 @functools.cache
