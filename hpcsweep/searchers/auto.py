@@ -75,7 +75,7 @@ class Auto:
         if space.size is not None and self._trials is not None and space.size <= self._trials:
             return "random", f"{self._trials} trials go through all {space.size} configurations"
         if self._objectives.several:
-            return "tpe", "several objectives" if len(self._objectives) > 1 else "the objective has bounds"
+            return "tpe", "several objectives"
         if dimensions > MOST_DIMENSIONS:
             return "tpe", f"{dimensions} dimensions are too many for a Gaussian process"
         return "gp", f"at most {MOST_DIMENSIONS} dimensions; switches to tpe at {MOST_CONFIGS} configurations"

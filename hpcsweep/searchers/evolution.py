@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.random import Generator, default_rng
 
+from hpcsweep.core import pareto
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats, History
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.priors import Priors
 from hpcsweep.core.space import Choice, Int, Space
 from hpcsweep.core.text import format_value
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 DIFFERENTIAL: Final = 0.3
 #: Range of the weight of that difference.
 WEIGHT: Final = (0.2, 1.0)
+#: Members at most with several objectives, of which all on the front are as good.
+SURVIVORS: Final = 32
 #: Range of a mutation's standard deviation in the unit cube, drawn from it on a log scale.
 SPREAD: Final = (0.01, 0.3)
 
@@ -42,6 +46,10 @@ class Evolution(RandomFallback):
     Where trials are trained to several resources, the population is taken from the largest one that
     enough of them have reached (`startup`, or as many as have reached any).
 
+    With several objectives it is steady-state NSGA-II (Deb et al. 2002): the population are the best 32 of
+    all observations, whatever their age, by non-dominated sorting and crowding, and a parent is the better
+    one of two.
+
     Random configurations are drawn from the priors of parameters that have one, at first.
 
     Args:
@@ -49,6 +57,7 @@ class Evolution(RandomFallback):
         tournament: Share of the population that a parent is the best of.
         crossover: Share of children with two parents.
         startup: Random configurations before the first child.
+        objectives: What is optimised; the history knows.
 
     Raises:
         ValueError: An option is wrong; the message begins with its name.
@@ -64,6 +73,7 @@ class Evolution(RandomFallback):
         tournament: float = 0.5,
         crossover: float = 0.5,
         startup: int = 16,
+        objectives: Objectives | None = None,
     ) -> None:
         super().__init__()
         if population < 2:
@@ -91,7 +101,9 @@ class Evolution(RandomFallback):
             return self.complete([], n, history, rng)
         founders = self.complete([], first, history, rng)
         # As many again, for those that break a constraint or are known.
-        children = history.space.from_unit(self._children(2 * (n - first), members, history.space, rng))
+        several = len(history.objectives) > 1
+        units = self._children(2 * (n - first), members, history.space, rng, several=several)
+        children = history.space.from_unit(units)
         return self.complete([*founders, *children], n, history, rng)
 
     def _members(self, history: History) -> Floats:
@@ -101,14 +113,24 @@ class Evolution(RandomFallback):
             return np.empty((0, len(history.space.columns)))
         resources, counts = np.unique(history.resources[valid], return_counts=True)
         enough = counts >= min(self._startup, counts.max())
-        rows = valid[history.resources[valid] == resources[enough][-1]][-self._population :]
-        members: Floats = history.X[rows[np.argsort(history.values[rows], kind="stable")]]
+        rows = valid[history.resources[valid] == resources[enough][-1]]
+        if history.objectives.several:
+            most = min(self._population, SURVIVORS)
+            order = pareto.ranked(
+                history.points[rows], history.violations[rows], count=most, within=pareto.by_crowding
+            )
+        else:
+            rows = rows[-self._population :]
+            order = np.argsort(history.values[rows], kind="stable")
+        members: Floats = history.X[rows[order]]
         return members
 
-    def _children(self, n: int, members: Floats, space: Space, rng: Generator) -> Floats:
+    def _children(
+        self, n: int, members: Floats, space: Space, rng: Generator, *, several: bool = False
+    ) -> Floats:
         """Positions `(n, d)` in the unit cube."""
         d = members.shape[1]
-        entrants = max(1, round(self._tournament * len(members)))
+        entrants = 2 if several else max(1, round(self._tournament * len(members)))
 
         def parents() -> Floats:
             # The least rank of so many draws with replacement, without drawing them all.

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats, History
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.text import format_value
 from hpcsweep.searchers.gp_model import align_resources, fit_model, transform_values
 from hpcsweep.searchers.gp_pool import CandidatePool, Features
 from hpcsweep.searchers.gp_samples import PosteriorSamples
 from hpcsweep.searchers.random import RandomFallback
+from hpcsweep.searchers.ranks import scalarisations
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -31,6 +33,8 @@ MOST_PENDING: Final = 500
 MOST_LIFTED: Final = 64
 #: Configurations of a batch that are refined by a local search; further ones come from the pool as it is.
 MOST_REFINED: Final = 32
+#: Scalarisations of several objectives in a batch at most; each is a model of its own.
+MOST_SCALARISATIONS: Final = 8
 #: Size of a batch up to which so many local searches, of so many steps, are made for each configuration.
 EFFORTS: Final = {4: (4, 40), 16: (2, 20), None: (2, 10)}
 
@@ -49,6 +53,9 @@ class GP(RandomFallback):
     every observation counts at its own, moved by what training usually changes from there on, and the
     improvement is that at the largest one.
 
+    With several objectives each proposal is for another augmented Tchebycheff scalarisation of them, with
+    weights drawn at random (Knowles 2006, ParEGO); a large batch has eight of them.
+
     The first `startup` configurations are a scrambled Sobol sequence, and more only while there are no
     two different values yet. Configurations of earlier sweeps and enqueued ones count. Where parameters have
     priors, they are drawn from these instead, and the improvement is multiplied by the prior to a power that
@@ -59,6 +66,7 @@ class GP(RandomFallback):
     Args:
         seed: For the Sobol sequence.
         startup: Proposals before the model is used; two more than there are parameters by default.
+        objectives: What is optimised; the history knows.
 
     Raises:
         ValueError: An option is wrong; the message begins with its name.
@@ -67,7 +75,9 @@ class GP(RandomFallback):
     adaptive = True
     uses_priors = True
 
-    def __init__(self, *, seed: int = 0, startup: int | None = None) -> None:
+    def __init__(
+        self, *, seed: int = 0, startup: int | None = None, objectives: Objectives | None = None
+    ) -> None:
         super().__init__()
         if startup is not None and startup < 2:
             raise ValueError(f"startup: must be at least 2, got {format_value(startup)}")
@@ -77,16 +87,19 @@ class GP(RandomFallback):
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` configurations of great expected improvement together, see `core.protocols.Searcher`."""
         columns = len(history.space.columns)
-        found = history.values[np.isfinite(history.values)]
+        found = history.points[np.isfinite(history.points).all(axis=1)]
         startup = columns + 2 if self._startup is None else self._startup
         first = max(0, startup - history.known)
         if n <= 0 or columns == 0:
             given = []
-        elif n <= first or len(found) < 2 or np.ptp(found) == 0:
+        elif n <= first or len(found) < 2 or not np.ptp(found, axis=0).any():
             given = self._first(n, history, rng)
         else:
             given = self._first(first, history, rng) if first else []
-            given += self.propose(n - len(given), history, rng, besides=given)
+            if history.objectives.several:
+                given += self._propose_for_front(n - len(given), history, rng, besides=given)
+            else:
+                given += self.propose(n - len(given), history, rng, besides=given)
         return self.complete(given, n, history, rng)
 
     def _first(self, n: int, history: History, rng: Generator) -> list[Config]:
@@ -103,6 +116,19 @@ class GP(RandomFallback):
             engine.fast_forward(history.proposed)
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # n is no power of 2
             return history.space.from_unit(engine.random(n))
+
+    def _propose_for_front(
+        self, n: int, history: History, rng: Generator, *, besides: Sequence[Config]
+    ) -> list[Config]:
+        """Each configuration, or few of a large batch, for a scalarisation with weights of its own."""
+        groups = min(n, MOST_SCALARISATIONS)
+        chosen: list[Config] = []
+        for group, values in enumerate(scalarisations(history, groups, rng)):
+            count = (group + 1) * n // groups - group * n // groups
+            if np.ptp(values[np.isfinite(values)]) > 0:
+                given = [*besides, *chosen]
+                chosen += self.propose(count, history, rng, values=values, besides=given)
+        return chosen
 
     def propose(
         self,

@@ -149,7 +149,7 @@ class TPE(RandomFallback):
         weights = _by_age(len(bad) + len(pending))
         sampled, sampled_weights = _systematic(weights[: len(bad)], MOST_BAD)
         return (
-            ParzenEstimator(columns, units[ranked[:goods]], _by_rank(goods)),
+            ParzenEstimator(columns, units[ranked[:goods]], _weights(history, goods)),
             ParzenEstimator(
                 columns,
                 np.concatenate([units[bad[sampled]], pending]),
@@ -186,6 +186,11 @@ def _several_resources(history: History) -> bool:
     """Whether this sweep has results at more than one resource; those of earlier sweeps do not count."""
     own = history.resources[history.trials >= 0]
     return len(own) > 0 and bool((own != own[0]).any())
+
+
+def _weights(history: History, count: int) -> Floats:
+    """Of the good observations: by rank, or all alike where each is another trade-off of objectives."""
+    return np.ones(count) if len(history.objectives) > 1 else _by_rank(count)
 
 
 def _by_rank(count: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from numpy.random import default_rng
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
+from hpcsweep.core.objectives import Objective, Objectives
 from hpcsweep.core.protocols import Searcher
 from hpcsweep.core.space import Choice, Int, Parameter, Space
 from hpcsweep.core.text import json_key
@@ -44,6 +46,27 @@ class TestSearchers(SearcherConformance):
 
     def count(self, space: Space, count: int | None) -> int | None:
         return sum(1 for _ in space.grid(12)) if self.name == "grid" else count
+
+
+#: Those that propose for several objectives, and with bounds.
+SEVERAL = ("evolution", "gp", "tpe")
+
+
+class TestSearchersOfSeveralObjectives(SearcherConformance):
+    sweeps = by_effort(3, 20, ci=6)
+    objectives = Objectives([Objective("a"), Objective("b", "max", at_least=1.0)])
+
+    @pytest.fixture(autouse=True, params=SEVERAL)
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.name = str(request.param)
+
+    def make_searcher(self, seed: int) -> Searcher:
+        return make_searcher(self.name, seed=seed, options={}, objectives=self.objectives)
+
+
+def test_each_other_searcher_that_learns_is_refused_with_several_objectives() -> None:
+    takes = {name for name in SEARCHERS if "objectives" in signature(searcher_class(name)).parameters}
+    assert takes == {*SEVERAL, "auto"}
 
 
 def searcher(name: str) -> Searcher:
