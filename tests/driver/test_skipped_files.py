@@ -128,7 +128,7 @@ def test_an_unreadable_metrics_file_fails_only_its_run() -> None:
         program = Program(workdir="/", metric="loss")
         found = as_user(lambda: tuple(read_objective(trial, run, program, restart=0, start=0)))
         problem = f"{path}: cannot be read: Permission denied"
-        assert found == (None, problem, 0, False, False, FailureKind.UNREADABLE, 0, 0, None, 0)
+        assert found == (None, problem, 0, False, False, FailureKind.UNREADABLE, 0, 0, None, 0, ())
 
 
 def test_reports_that_cannot_be_read_stay_where_they_are_and_are_named() -> None:
