@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -45,7 +46,7 @@ from tests.simulation.killable import (
     ask,
 )
 from tests.simulation.schedules import Schedule
-from tests.simulation.specs import falling
+from tests.simulation.specs import curve_of
 
 #: No small sweep takes longer, in ticks, launches and virtual seconds, whatever goes wrong.
 MOST_TICKS = 20_000
@@ -154,7 +155,7 @@ class FaultRun:
             gap=schedule.fault_gap,
         )
         self.faults.install(patch)
-        place, self.site = simulated_target(self.spec, _flaky(schedule))
+        place, self.site = simulated_target(self.spec, _flaky(schedule, curve_of(self.spec)))
         self.cluster = KillableCluster(self.site, self.kills, self.faults)
         self.place = msgspec.structs.replace(place, cluster=self.cluster)
         self.abandoned: dict[str, float] = {}
@@ -282,15 +283,15 @@ def contents(fold: SweepState | CompactionState) -> dict[str, object]:
     return found | ({"best": fold.best} if isinstance(fold, SweepState) else {})
 
 
-def _flaky(schedule: Schedule) -> Curve:
+def _flaky(schedule: Schedule, sound: Curve) -> Curve:
     """A curve of which some steps raise an error the first time."""
     asked: set[tuple[int, int]] = set()
 
-    def curve(config: Config, step: int, seed: int) -> float:
+    def curve(config: Config, step: int, seed: int) -> Any:
         first = (seed, step) not in asked
         asked.add((seed, step))
         if first and default_rng([schedule.seed, seed, step]).random() < schedule.flaky:
             raise RuntimeError("a library could not be loaded")
-        return falling(config, step, seed)
+        return sound(config, step, seed)
 
     return curve

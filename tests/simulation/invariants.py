@@ -28,7 +28,8 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import RunStatus, Trial
 from hpcsweep.core.protocols import BracketPlan
 from hpcsweep.core.state import SweepState
-from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets, top_k
+from hpcsweep.schedulers.ranking import best_first
+from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets
 from hpcsweep.simulation import simulate
 from hpcsweep.spec.models import Store
 from hpcsweep.store.compaction import read_tables
@@ -36,7 +37,7 @@ from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.tables import metrics_table, whole_table
 from tests.simulation.fault_run import FaultRun
-from tests.simulation.specs import falling
+from tests.simulation.specs import curve_of, falling
 
 
 def no_run_ends_twice(fault_run: FaultRun) -> None:
@@ -75,6 +76,7 @@ def no_result_is_lost(fault_run: FaultRun) -> None:
             assert run.status is not RunStatus.SUBMITTED, f"{run.id} is still under way"
             if run.status is RunStatus.COMPLETED:
                 assert run.value == falling(trial.config, run.resource, 0)
+                assert run.values == ((run.value, trial.config["x"]) if state.objectives.several else ())
 
 
 def each_intent_is_submitted_once(fault_run: FaultRun) -> None:
@@ -129,8 +131,13 @@ def rungs_are_exact(fault_run: FaultRun) -> None:
             assert all(trial.runs[rung].resource == resource for trial in members)
             if rung:
                 below = [trial for trial in trials if len(trial.runs) >= rung]
-                values = {trial.trial: state.value_of(trial.trial, rung - 1) for trial in below}
-                assert {trial.trial for trial in members} == set(top_k(values, size, minimise=True))
+                keys = {
+                    trial.trial: state.objectives.key(
+                        state.value_of(trial.trial, rung - 1), state.values_of(trial.trial, rung - 1)
+                    )
+                    for trial in below
+                }
+                assert {trial.trial for trial in members} == set(best_first(keys, size))
 
 
 def the_cost_is_right(fault_run: FaultRun) -> None:
@@ -250,7 +257,7 @@ def decisions_are_those_of_a_quiet_site(fault_run: FaultRun, folder: Path) -> No
         fault_run.schedule, kills=0, flaky=0.0, stop=None, overrides=(*fault_run.schedule.overrides, *_QUIET)
     )
     spec = quiet.spec(folder)
-    simulate(spec, falling, folder=folder / "results", compact=False)
+    simulate(spec, curve_of(spec), folder=folder / "results", compact=False)
     other = SweepState.replay(read_journal(Layout(folder / "results")).events)
     assert _trials(state) == _trials(other)
     assert state.best == other.best

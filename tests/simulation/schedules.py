@@ -68,6 +68,7 @@ def schedule_of(seed: int) -> Schedule:
         overrides.append(f"cluster.max_gpus={lanes * chance.one_of(1, 3, 4, 8)}")
     if chance(0.15) and kind in (_fifo, _halving, _hyperband, _asha):
         overrides.append("repeats=2")
+    overrides += _objectives(_Chance(default_rng([seed, 14])))
     overrides += _quota(_Chance(default_rng([seed, 13])), wide=kind is _pbt or "repeats=2" in overrides)
     if chance(0.3):
         overrides += [f"resources.time={chance.one_of('1m', '2m', '5m')}", "cluster.signal=10"]
@@ -96,6 +97,11 @@ def _reuse(chance: _Chance) -> list[str]:
     if chance(0.5):
         options.append(f"cluster.task_time={chance.one_of('2m', '3m', '10m')}")
     return options
+
+
+def _objectives(chance: _Chance) -> list[str]:
+    """Drawn apart, too: in a fifth of the schedules there are two, the second with a bound."""
+    return ["objective=[{metric: loss}, {metric: x, mode: max, at_least: 0.2}]"] if chance(0.2) else []
 
 
 def _quota(chance: _Chance, *, wide: bool) -> list[str]:

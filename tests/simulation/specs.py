@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpcsweep.cluster.simulated.task import Curve
 from hpcsweep.core.events import Config
 from hpcsweep.spec import SweepSpec, load_spec
 
@@ -39,3 +40,13 @@ def spec_of(folder: Path, *overrides: str) -> SweepSpec:
 
 def falling(config: Config, step: int, seed: int) -> float:
     return float((config["x"] - 0.3) ** 2 + 1 / step)
+
+
+def both(config: Config, step: int, seed: int) -> tuple[float, float]:
+    """The same beside a second objective, to be maximised."""
+    return falling(config, step, seed), float(config["x"])
+
+
+def curve_of(spec: SweepSpec) -> Curve:
+    """The curve with as many values as the sweep has objectives."""
+    return both if spec.objectives.several else falling
