@@ -21,6 +21,8 @@ AUTO_REFUSAL: Final = "with min_resource: auto the rungs follow from it"
 class RankWatch:
     """Finds out from the values of trials that ranks at the lowest resource do not hold at a higher one.
 
+    With several objectives: those of any.
+
     A fold over events: a replay raises it at the same ones. It never falls.
 
     Args:
@@ -35,7 +37,7 @@ class RankWatch:
         self.lowest = self._resources[0]
         #: Resource of each trial's newest run; values by resource and trial.
         self._at: dict[int, int] = {}
-        self._values: dict[int, dict[int, float]] = {resource: {} for resource in self._resources}
+        self._values: dict[int, dict[int, tuple[float, ...]]] = {resource: {} for resource in self._resources}
 
     @property
     def rung(self) -> int:
@@ -55,7 +57,7 @@ class RankWatch:
             case RunRetried():
                 self._values.get(self._at[event.trial], {}).pop(event.trial, None)
             case RunFinished(outcome=Outcome.COMPLETED, value=float(value)):
-                self._observe(event.trial, self._at[event.trial], value)
+                self._observe(event.trial, self._at[event.trial], event.values or (value,))
             case _:
                 pass
 
@@ -63,10 +65,10 @@ class RankWatch:
         """Trials have started at this one as the lowest."""
         self.lowest = max(self.lowest, resource)
 
-    def _observe(self, trial: int, resource: int, value: float) -> None:
+    def _observe(self, trial: int, resource: int, values: tuple[float, ...]) -> None:
         if resource not in self._values:  # of an enqueued trial
             return
-        self._values[resource][trial] = value
+        self._values[resource][trial] = values
         below = self._values[self.lowest]
         if resource <= self.lowest or trial not in below or self.lowest == self._resources[-2]:
             return
@@ -74,9 +76,12 @@ class RankWatch:
         both = sum(other in below for other in here)
         if both % LEAST_PAIRS or (both // LEAST_PAIRS).bit_count() != 1:
             return
-        found = rank_correlation((self.lowest, below), (resource, here))
-        if found is not None and found.predicts is False:
-            self.lowest = self._resources[self.rung + 1]
+        for index in range(len(values)):
+            low, high = ({each: of[index] for each, of in known.items()} for known in (below, here))
+            found = rank_correlation((self.lowest, low), (resource, high))
+            if found is not None and found.predicts is False:
+                self.lowest = self._resources[self.rung + 1]
+                return
 
 
 def check_repeats(min_resource: int | str, **repeats: int | None) -> None:

@@ -52,6 +52,17 @@ def test_it_stays_where_ranks_hold() -> None:
     assert watched(200, value=lambda resource, trial: trial / resource).lowest == 1
 
 
+def test_any_of_several_objectives_whose_ranks_do_not_hold_raises_it() -> None:
+    watch = RankWatch((1, 3, 9))
+    for rung, resource in enumerate((1, 3)):
+        for trial in range(12):
+            started = TrialPromoted(trial, 1, 3) if rung else TrialCreated(trial, {}, 0, 1)
+            values = (float(trial), reversed_at(resource, trial))
+            watch.apply(started)
+            watch.apply(RunFinished(trial, rung, Outcome.COMPLETED, value=values[0], values=values))
+    assert watch.lowest == 3
+
+
 def test_the_last_but_one_rung_is_never_given_up() -> None:
     assert watched(12, resources=(1, 3)).lowest == 1
 
