@@ -15,6 +15,9 @@ Full trainings (`--part trainings`): the same with more curves, until such a val
 resource. Shown is the time in full trainings of the median configuration; with curves of equal duration
 none takes less than one.
 
+Several objectives (`--part objectives`): the median hypervolume after 100 and 200 evaluations of the problems
+in `benchmarks.front_problems`, beside Optuna's samplers for several objectives.
+
 `before:gp` is the searcher `gp` of an earlier version, whose files are in the folder `--before`, for example
 by `git worktree add ../earlier v0.1.0`.
 
@@ -41,6 +44,7 @@ from typing import Any, Final
 
 import msgspec
 
+from benchmarks.front_problems import FRONTS
 from benchmarks.held_out import HELD_OUT
 from benchmarks.problems import PROBLEMS
 from benchmarks.quality_curves import (
@@ -51,6 +55,14 @@ from benchmarks.quality_curves import (
     WORKERS,
     full_training,
     time_to_target,
+)
+from benchmarks.quality_fronts import (
+    CHECKED,
+    FRONT_SEARCHERS,
+    PEERS,
+    Cell,
+    hypervolume_of,
+    print_fronts,
 )
 from benchmarks.quality_functions import OPTUNA, regret
 from benchmarks.quality_priors import BELIEFS, SEARCHERS, SOON, prior_verdicts
@@ -99,7 +111,12 @@ def run_task(task: Task) -> Result:
     """Do one sweep."""
     start = time.process_time()
     method = task.method.removeprefix(BEFORE)
-    if task.problem in FUNCTIONS:
+    value: float | None
+    if task.problem in FRONTS:
+        value = hypervolume_of(
+            task.problem, method, batch=task.batch, evaluations=task.evaluations, seed=task.seed
+        )
+    elif task.problem in FUNCTIONS:
         value = regret(task.problem, method, batch=task.batch, evaluations=task.evaluations, seed=task.seed)
     else:
         value = time_to_target(task.problem, method, seed=task.seed, full=task.full)
@@ -209,9 +226,36 @@ def print_priors(options: argparse.Namespace) -> bool:
     return reached
 
 
+def front_tasks(options: argparse.Namespace) -> list[Task]:
+    """All sweeps with several objectives."""
+    return [
+        Task(problem, method, batch, evaluations, seed)
+        for seed in range(options.seeds)
+        for problem in FRONTS
+        for batch in options.batches
+        for evaluations in CHECKED
+        for method in options.searchers or [*FRONT_SEARCHERS, *PEERS]
+    ]
+
+
+def main_fronts(options: argparse.Namespace) -> int:
+    """Print the table of several objectives; 1 if its figure is not reached."""
+    tasks = front_tasks(options)
+    values: dict[Cell, list[float]] = {
+        Cell(task.problem, task.batch, task.evaluations, task.method): [] for task in tasks
+    }
+    for found in run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs):
+        task = found.task
+        assert found.value is not None
+        values[Cell(task.problem, task.batch, task.evaluations, task.method)].append(found.value)
+    return 0 if print_fronts(values) else 1
+
+
 def main() -> int:
     """Print tables and verdicts; 1 if a figure that was measured is not reached."""
     options = argument_parser().parse_args()
+    if options.part == "objectives":
+        return main_fronts(options)
     reached = True
     for part in ("functions", "curves", "trainings", "priors") if options.part == "all" else (options.part,):
         if part == "priors":
@@ -271,7 +315,9 @@ def argument_parser() -> argparse.ArgumentParser:
     known: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__, **known)
     parser.add_argument(
-        "--part", choices=("functions", "curves", "trainings", "priors", "all"), default="functions"
+        "--part",
+        choices=("functions", "curves", "trainings", "priors", "objectives", "all"),
+        default="functions",
     )
     parser.add_argument("--seeds", type=int, default=20, help="so many sweeps of each kind, from seed 0")
     parser.add_argument(
