@@ -8,7 +8,7 @@ from numpy.random import Generator
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
-from hpcsweep.core.objectives import DEFAULT, Objectives
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.space import Space
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ class Auto:
     | where | chosen |
     | --- | --- |
     | the budget covers a finite space | `random`, which goes through all of it |
-    | several objectives, or bounds | `tpe` |
     | at most 50 dimensions | `gp`; `tpe` from 1000 configurations on |
     | else | `tpe` |
 
@@ -37,7 +36,7 @@ class Auto:
         seed: Of the sweep.
         trials: How many configurations the sweep will start, None if unknown.
         resolved: What was chosen when the sweep began, None for a new one.
-        objectives: What is optimised.
+        objectives: What is optimised; the same rules hold for several.
     """
 
     uses_priors = True
@@ -50,7 +49,6 @@ class Auto:
         resolved: str | None = None,
         objectives: Objectives | None = None,
     ) -> None:
-        self._objectives = objectives or DEFAULT
         self._seed = seed
         self._trials = trials
         self._given = resolved
@@ -74,8 +72,6 @@ class Auto:
             return self._given, "as when the sweep began"
         if space.size is not None and self._trials is not None and space.size <= self._trials:
             return "random", f"{self._trials} trials go through all {space.size} configurations"
-        if self._objectives.several:
-            return "tpe", "several objectives"
         if dimensions > MOST_DIMENSIONS:
             return "tpe", f"{dimensions} dimensions are too many for a Gaussian process"
         return "gp", f"at most {MOST_DIMENSIONS} dimensions; switches to tpe at {MOST_CONFIGS} configurations"
