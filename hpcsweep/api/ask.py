@@ -208,7 +208,8 @@ def _metrics(value: Value, program: Program) -> Mapping[str, float]:
     """By name; SpecError where there is not one for each of several objectives."""
     if isinstance(value, Mapping):
         return value
-    names, values = program.measured.metrics, value if isinstance(value, Sequence) else [value]
+    names = program.measured.metrics
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if len(values) != len(names):
         expected = f"expected one for each objective: {', '.join(names)}"
         raise SpecError(f"tell: {expected}, got {plural(len(values), 'value')}")

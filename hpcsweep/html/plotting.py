@@ -158,7 +158,7 @@ class Dimension(NamedTuple):
         positions, labels = self.ticks if self.listed else (None, None)
         return {
             # Points that are spread over a column would be read as values between two numbers.
-            "title.text": f"{self.name} (in a column all are the same)" if self.of_numbers else self.name,
+            "title.text": f"{self.name} (one column for each value)" if self.of_numbers else self.name,
             "type": "log" if self.log else "linear",
             "range": [low - margin, high + margin],
             "tickmode": "array" if self.listed else "auto",

@@ -281,8 +281,8 @@ class Resources(Section):
     cpus: Cpus = 1
     """Number of CPU cores, or an expression such as `4 * gpus`."""
     mem: Mem = None
-    """Memory such as `16G`, an expression in MiB, start and max of memory that grows, or `auto`: learned from
-    other runs. Default: the cluster's, or less as other runs show with `cluster.reuse: false`."""
+    """Memory such as `16G`, an expression in MiB, start and max, or `auto`: learned from other runs. Default:
+    the cluster's, or less as other runs show."""
     time: Time = None
     """Time limit such as `30m`, an expression in seconds, base, per_unit and max, or `auto`: learned from
     other runs. Default: as for `mem`."""

@@ -70,7 +70,7 @@ def fault_run_of(seed: int, folder: Path) -> FaultRun:
             patch.setattr(
                 Session,
                 "_driver_config",
-                lambda self, **given: msgspec.structs.replace(config(self, **given), **often),
+                lambda self, started: msgspec.structs.replace(config(self, started), **often),
             )
             patch.setattr(compaction, "MERGE_ABOVE", 2)
         return FaultRun(schedule, folder, Oracle(patch), patch)

@@ -108,9 +108,8 @@ class Resources(Section):
         gpus: Number of GPUs, or an expression over parameters such as `1 if width <= 1024 else 4`. See
             resources.md.
         cpus: Number of CPU cores, or an expression such as `4 * gpus`.
-        mem: Memory such as `16G`, an expression in MiB, start and max of memory that grows, or `auto`:
-            learned from other runs. Default: the cluster's, or less as other runs show with `cluster.reuse:
-            false`.
+        mem: Memory such as `16G`, an expression in MiB, start and max, or `auto`: learned from other runs.
+            Default: the cluster's, or less as other runs show.
         time: Time limit such as `30m`, an expression in seconds, base, per_unit and max, or `auto`: learned
             from other runs. Default: as for `mem`.
     """
