@@ -304,8 +304,8 @@ def test_warm_start_reports_what_it_takes_and_what_it_skips(here: Path) -> None:
     assert nowhere.exit_code == 2
     assert nowhere.stderr == (
         "hpcsweep: lr.yaml: warm_start[0]: "
-        "expected a results folder that `launch` made, a study of Optuna (its journal or SQLite file), a results "
-        f"folder of Ray Tune, or a CSV file, got {here}/nowhere, which does not exist\n"
+        "expected a results folder that `launch` made, a study of Optuna (its journal or SQLite file), a "
+        f"results folder of Ray Tune, or a CSV file, got {here}/nowhere, which does not exist\n"
     )
     assert not (here / "results/third").exists()
 
