@@ -179,6 +179,16 @@ class Endings:
             return failures.finished(batch, result)
         return self.interrupted(batch, result, state, requeued=False)
 
+    def _another_node_failed(self, result: Result, why: Interruption) -> bool:
+        """Whether its task has several nodes of which one failed.
+
+        Its worker, on the first one, is told to stop as if the task were preempted, or sees its ranks end
+        before it is told anything.
+        """
+        if not result.nodes or why not in (Interruption.PREEMPTED, Interruption.WORKER_DIED):
+            return False
+        return failures.tells_of_failed_node(result.message) or self._evidence.node_failed(result.nodes)
+
     def interrupted(
         self,
         batch: BatchState,
@@ -203,8 +213,7 @@ class Endings:
         )
         node = result.node or (state.node if state else "")
         message = result.message
-        # Where another node of its task fails, its worker is told to stop, as if the task were preempted.
-        if why is Interruption.PREEMPTED and result.nodes and self._evidence.node_failed(result.nodes):
+        if self._another_node_failed(result, why):
             why, node = Interruption.NODE_FAIL, result.nodes
             message = f"a node of {result.nodes} failed: {message}"
         if result.interrupted is None or not message:  # at most the last lines of its log

@@ -50,6 +50,8 @@ _BY_PHASE = {
 }
 #: What Slurm writes into the log of a task killed for memory, whose state may be another.
 _KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
+#: What slurmstepd and srun write into the log of a run when a node of its job fails.
+_NODE_FAILED = re.compile(r"slurmstepd\S*: error: .* DUE TO NODE FAILURE|srun: error: Node failure on ")
 
 
 def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
@@ -131,6 +133,11 @@ def call_succeeded(state: SweepState, operation: Operation, *, now: float) -> tu
 def killed_for_memory(lines: str) -> str:
     """The log line in which Slurm reports an out-of-memory kill; empty if there is none."""
     return next((line for line in lines.split(SEPARATOR) if _KILLED_FOR_MEMORY.search(line)), "")
+
+
+def tells_of_failed_node(lines: str) -> bool:
+    """Whether Slurm reports in the log that a node of the job failed."""
+    return bool(_NODE_FAILED.search(lines))
 
 
 def classify_interruption(

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hpcsweep.cluster import processes
@@ -22,7 +23,7 @@ from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.programs import ranges
 from hpcsweep.cluster.slurm.queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
 from hpcsweep.cluster.slurm.rows import SQUEUE_FORMAT, seconds_of
-from hpcsweep.core.cluster_protocol import Batch, BlockKind, Phase, TaskId, TaskState
+from hpcsweep.core.cluster_protocol import Batch, BlockKind, Phase, TaskId, TaskResources, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.session.target import resolve_target, tell_slow_programs
 from hpcsweep.spec import load_spec
@@ -147,6 +148,16 @@ def test_poll_is_one_squeue_and_shows_exactly_our_tasks(
     }
     # Named ids or names would fail, or fetch other people's jobs.
     assert programs.calls() == [SQUEUE]
+
+
+def test_poll_of_a_task_that_ends_gives_no_part_of_its_nodes(
+    cluster: SlurmCluster, programs: Programs, batch: Batch
+) -> None:
+    programs.rows(row("0", "RUNNING", node="n[1-2]"), row("1", "COMPLETING", own="72", node="n1"))
+    wide = msgspec.structs.replace(live(batch), shape=TaskResources(nodes=2))
+    states = cluster.poll([wide])
+    assert states is not None
+    assert [state.node for state in states.values()] == ["n[1-2]", ""]
 
 
 def test_poll_of_another_user_s_job_with_our_id_shows_nothing(

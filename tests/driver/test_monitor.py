@@ -433,19 +433,43 @@ def test_the_cluster_s_reason_overrides_the_worker_s(watched: Watched) -> None:
     ]
 
 
-def test_a_task_of_which_another_node_failed_was_not_preempted(watched: Watched) -> None:
-    told: dict[str, Any] = {"interrupted": Interruption.PREEMPTED, "step": 3, "progressed": True}
-    watched.writes(**told, node="n1", nodes="n[1-2]", message="told to stop by SIGTERM")
-    watched.evidence.failed_nodes.add("n[1-2]")
+_ENDED = (
+    "its ranks ended, and none failed by itself: slurmstepd-n1: error: *** JOB 311 ON n1 CANCELLED AT "
+    "2026-11-30T11:08:03 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***"
+)
+_LOST = "its ranks ended, and none failed by itself: srun: error: Node failure on n2"
+
+
+@pytest.mark.parametrize(
+    ("why", "message", "is_down"),
+    [
+        (Interruption.PREEMPTED, "told to stop by SIGTERM", True),
+        (Interruption.WORKER_DIED, "its ranks ended, and none failed by itself", True),
+        (Interruption.WORKER_DIED, _ENDED, False),  # it is up again, or the cluster does not answer
+        (Interruption.WORKER_DIED, _LOST, False),
+    ],
+)
+def test_a_task_of_which_another_node_failed_is_called_so(
+    watched: Watched, why: Interruption, message: str, is_down: bool
+) -> None:
+    told: dict[str, Any] = {"interrupted": why, "step": 3, "progressed": True}
+    watched.writes(**told, node="n1", nodes="n[1-2]", message=message)
+    if is_down:
+        watched.evidence.failed_nodes.add("n[1-2]")
     watched.shows(Phase.PENDING)
     (event,) = watched.observe()
     assert isinstance(event, RunInterrupted)
-    assert (event.interruption, event.node, event.message) == (
-        Interruption.NODE_FAIL,
-        "n[1-2]",
-        "a node of n[1-2] failed: told to stop by SIGTERM",
-    )
+    assert (event.interruption, event.node) == (Interruption.NODE_FAIL, "n[1-2]")
+    assert event.message == f"a node of n[1-2] failed: {message}"
     assert event.requeued
+
+
+def test_ranks_that_end_while_all_nodes_are_well_are_called_so(watched: Watched) -> None:
+    watched.writes(interrupted=Interruption.WORKER_DIED, step=3, progressed=True, node="n1", nodes="n[1-2]")
+    watched.shows(Phase.PENDING)
+    (event,) = watched.observe()
+    assert isinstance(event, RunInterrupted)
+    assert (event.interruption, event.node) == (Interruption.WORKER_DIED, "n1")
 
 
 def test_a_requeue_that_no_poll_saw_is_inferred_from_the_next_start_s_result(watched: Watched) -> None:

@@ -102,13 +102,16 @@ def undisturbed(folder: Path, *sets: str, max_resource: int) -> Undisturbed:
 
 
 def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 300) -> None:
-    """Look again and again, a sixth of the time at most; an error with these words if it does not come."""
+    """Look again and again, about a sixth of the time; an error with these words if it does not come.
+
+    After a look that took long, since the machine was busy, the next one is soon all the same.
+    """
     end = time.monotonic() + timeout_s
     began = time.monotonic()
     while not condition():
         now = time.monotonic()
         assert now < end, f"{what}: not within {timeout_s:g} s"
-        time.sleep(max(0.2, 5 * (now - began)))
+        time.sleep(min(max(0.2, 5 * (now - began)), 2.0))
         began = time.monotonic()
 
 

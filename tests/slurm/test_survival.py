@@ -55,6 +55,14 @@ def train(trial):
         with trial.checkpoint(step) as folder:
             (folder / "state").write_text(str(step))
 """
+#: The same, but each trial waits before its third epoch until there is a file `go`: tests that must find all
+#: of them running do what they do meanwhile.
+HELD = TRAINER.replace(
+    "        time.sleep",
+    "        while step == 3 and not Path(__file__).with_name('go').exists():\n"
+    "            time.sleep(0.1)\n"
+    "        time.sleep",
+)
 #: A command line that waits for sbatch no longer than 3 s.
 IMPATIENT = (
     sys.executable,
@@ -139,6 +147,11 @@ def every_run_once(sweep: Sweep, n: int) -> None:
 def interruptions(sweep: Sweep) -> Counter[tuple[str, bool]]:
     """How often which it was, and whether Slurm itself ran the task again."""
     return Counter((event.interruption.value, event.requeued) for event in sweep.of_kind(RunInterrupted))
+
+
+def waiting(sweep: Sweep) -> int:
+    """How many trials by `HELD` have trained two epochs."""
+    return len({trial for trial, step in sweep.epochs() if step == 2})
 
 
 # --------------------------------------------------------------------------- the long ones first
@@ -253,9 +266,9 @@ def job_processes(slurm: PrivateSlurm, node: str) -> list[int]:
 
 @on_a_cluster()
 def test_runs_of_a_failed_node_go_on_elsewhere(slurm: PrivateSlurm, folder: Path) -> None:
-    with Sweep(slurm, folder, *fifo(16, 24), trainer=TRAINER, pause=1.0, max_gpus=16) as sweep:
+    with Sweep(slurm, folder, *fifo(16, 24), trainer=HELD, pause=1.0, max_gpus=16) as sweep:
         driver = sweep.launch()
-        wait_until("every trial has begun", lambda: len({trial for trial, _ in sweep.epochs()}) == 16)
+        wait_until("every trial waits", lambda: waiting(sweep) == 16)
         there = Counter(row.node for row in slurm.squeue(states="running"))
         assert there == dict.fromkeys(NODES, 4)
         for node in ("n2", "n3"):
@@ -264,6 +277,7 @@ def test_runs_of_a_failed_node_go_on_elsewhere(slurm: PrivateSlurm, folder: Path
         for pid in job_processes(slurm, "n3"):  # at n2 they live on, as behind a broken switch
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        (folder / "go").touch()
         finish(driver)
         every_run_once(sweep, 16)
         assert interruptions(sweep) == {("node_fail", True): 8}
@@ -275,11 +289,12 @@ def test_runs_of_a_failed_node_go_on_elsewhere(slurm: PrivateSlurm, folder: Path
 def test_a_requeue_of_a_whole_array_is_lived_through_by_each_of_its_tasks(
     slurm: PrivateSlurm, folder: Path
 ) -> None:
-    with Sweep(slurm, folder, *fifo(6, 12), trainer=TRAINER, pause=0.5, max_gpus=4) as sweep:
+    with Sweep(slurm, folder, *fifo(6, 12), trainer=HELD, pause=0.5, max_gpus=4) as sweep:
         driver = sweep.launch()
-        wait_until("four trials have begun", lambda: len({trial for trial, _ in sweep.epochs()}) == 4)
+        wait_until("four trials wait", lambda: waiting(sweep) == 4)
         ((_, array),) = sweep.submitted()
         slurm.run("scontrol", "requeue", array, check=False)  # it complains of those that wait
+        (folder / "go").touch()
         finish(driver)
         every_run_once(sweep, 6)
         assert interruptions(sweep) == {("preempted", True): 4}

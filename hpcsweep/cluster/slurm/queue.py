@@ -247,11 +247,14 @@ class SlurmQueue:
 
     def _state(self, row: Row, batch: SubmittedBatch) -> TaskState:
         phase = phase_of(row.state)
+        # Of a job that is ending Slurm lists those of its nodes that are not free yet: none that failed.
+        partial = batch.shape.nodes > 1 and row.state in ("COMPLETING", "CG")
+        node = "" if partial else row.node
         if phase is not Phase.UNKNOWN:
             return TaskState(
                 phase=phase,
                 reason=row.reason,
-                node=row.node,
+                node=node,
                 seconds=row.seconds,
                 block=block_kind_of(row.reason) if phase is Phase.PENDING else None,
                 foreign=cancelled_by(row.state) not in (None, os.getuid()),
