@@ -80,11 +80,6 @@ class RunShapes:
         if self._learned is not None:
             self._learned.apply(event)
 
-    @property
-    def awaits_runs(self) -> bool:
-        """Whether runs may ask for less once more of them have ended."""
-        return self._learned is not None and not any(self._learned.revision)
-
     def of(self, run_id: RunId) -> TaskResources:
         """What the next attempt at this run needs.
 

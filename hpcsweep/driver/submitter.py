@@ -36,7 +36,7 @@ from hpcsweep.driver.failures import excluded
 from hpcsweep.driver.lifecycle import GpuBudget, minutes
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Sighting
-from hpcsweep.driver.shapes import RunShapes, array_key
+from hpcsweep.driver.shapes import RunShapes
 from hpcsweep.store.batch import Header, ManifestRun, Reuse, trial_seed
 from hpcsweep.store.layout import Layout
 
@@ -152,36 +152,29 @@ class Submitter:
 
         The number of the journal's segment, which no other driver has, makes their names unique.
         """
-        if self._settings.resources.learns and self._run_shapes.awaits_runs:
-            runs = runs[: max(0, free)]  # those behind them may ask for less
         planned: list[BatchPlanned] = []
-        for shape, group in self._by_limits(runs):
-            size = array_tasks or max(1, len(group))
-            for first in range(0, len(group), size):
-                if free <= 0:
-                    return planned
-                tasks = tuple((run,) for run in group[first : first + size])
-                throttle = min(free, len(tasks))
-                free -= throttle
-                planned.append(self._planned(tasks, throttle, segment=segment, now=now, shape=shape))
-                if shape is not None:
-                    self._shapes[planned[-1].batch] = shape
+        size = array_tasks or max(1, len(runs))
+        for first in range(0, len(runs), size):
+            if free <= 0:
+                break
+            tasks = tuple((run,) for run in runs[first : first + size])
+            throttle = min(free, len(tasks))
+            free -= throttle
+            shape = self._shape_for(runs[first : first + size])
+            planned.append(self._planned(tasks, throttle, segment=segment, now=now, shape=shape))
+            self._shapes[planned[-1].batch] = shape
         return planned
 
-    def _by_limits(self, runs: Sequence[RunId]) -> list[tuple[TaskResources | None, Sequence[RunId]]]:
-        """The runs by what tasks ask for, where less is learned than the cluster gives; None: as all do."""
+    def _shape_for(self, runs: Sequence[RunId]) -> TaskResources:
+        """What the array of these runs asks for: where limits are learned, the most that any needs.
+
+        They share it whatever they need: more arrays would reach a submit limit sooner, and where compute
+        nodes may not submit, only a launch would bring the second.
+        """
         if not self._settings.resources.learns:
-            return [(None, runs)]
-        groups: dict[tuple[int, ...], list[tuple[RunId, TaskResources]]] = {}
-        for run in runs:
-            needs = self._run_shapes.of(run)
-            groups.setdefault(array_key(needs), []).append((run, needs))
-        found: list[tuple[TaskResources | None, Sequence[RunId]]] = []
-        for group in groups.values():
-            most = largest_need([needs for _, needs in group])
-            shape = msgspec.structs.replace(self._shape, time_s=most.time_s, mem_mib=most.mem_mib)
-            found.append((None if shape == self._shape else shape, [run for run, _ in group]))
-        return found
+            return self._shape
+        most = largest_need([self._run_shapes.of(run) for run in runs])
+        return msgspec.structs.replace(self._shape, time_s=most.time_s, mem_mib=most.mem_mib)
 
     def plan_tasks(
         self, tasks: int, *, spares: int = 0, segment: int, limits: Limits, now: float

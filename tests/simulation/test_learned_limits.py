@@ -117,8 +117,9 @@ def test_no_trial_is_lost_to_a_learned_limit(tmp_path: Path, chunk: int) -> None
     assert guessed, "no guess was ever too short"
 
 
-def lowered_sweep(folder: Path, *, old: bool = False) -> list[int]:
-    """The time limits of its arrays, in order; 0: not asked for. An `old` one began without learning."""
+def lowered_sweep(folder: Path, *, old: bool = False) -> list[BatchPlanned]:
+    """Its arrays, in order, without a time limit where none is asked for. An `old` one does not learn."""
+    folder.mkdir()
     spec = spec_of(folder, "scheduler={name: hyperband, max_resource: 27}", "cluster.simulated.time_limit=1d")
     root = folder / "results"
     with pytest.MonkeyPatch.context() as patch:
@@ -128,21 +129,21 @@ def lowered_sweep(folder: Path, *, old: bool = False) -> list[int]:
     events = read_journal(Layout(root)).events
     assert {each.outcome for each in events if isinstance(each, RunFinished)} == {Outcome.COMPLETED}
     assert bool(ResultsFolder(root).resource_use) is not old
-    planned = [event for event in events if isinstance(event, BatchPlanned)]
-    assert old or all(len(event.tasks) == event.throttle for event in planned if not event.time_s)
-    return [event.time_s for event in planned]
+    return [event for event in events if isinstance(event, BatchPlanned)]
 
 
 def test_without_a_limit_runs_ask_for_less_than_the_site_gives_once_ten_have_ended(tmp_path: Path) -> None:
-    limits = lowered_sweep(tmp_path)
+    arrays = lowered_sweep(tmp_path / "new")
+    limits = [event.time_s for event in arrays]
     first = next(index for index, time_s in enumerate(limits) if time_s)
     assert limits[:first] == [0] * first
     assert first > 0
     assert all(0 < time_s <= 20 * 60 for time_s in limits[first:]), "of 18 units of 10 s each"
-
-
-def test_a_sweep_that_began_before_limits_were_learned_goes_on_without(tmp_path: Path) -> None:
-    assert set(lowered_sweep(tmp_path, old=True)) == {0}
+    without = lowered_sweep(tmp_path / "old", old=True)
+    assert {event.time_s for event in without} == {0}, "one that an earlier version began"
+    held, usual = ([(event.tasks, event.throttle) for event in each] for each in (arrays, without))
+    assert held == usual, "the arrays are those of a sweep that learns nothing"
+    assert any(len(event.tasks) > event.throttle for event in arrays)
 
 
 def test_runs_ask_for_at_most_twice_of_what_they_use_once_ten_of_their_rung_have_ended(

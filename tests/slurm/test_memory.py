@@ -51,7 +51,7 @@ def train(trial):
     starts = Path(f"starts-{trial.id}")
     with starts.open("a") as file:
         file.write("start\\n")
-    if trial.config["n"] == 12:
+    if trial.id == 12:
         held = bytearray(1) * (300 << 20)
         if len(starts.read_text().split()) < 2:
             signal.pause()
@@ -61,8 +61,9 @@ UNLIMITED = """\
 name: light
 train: {function: train.py:train}
 objective: {metric: loss}
-space: {n: {type: int, low: 0, high: 12}}
-searcher: grid
+space: {n: {type: int, low: 0, high: 99}}
+searcher: tpe
+budget: {trials: 13}
 scheduler: {name: fifo, max_resource: 1}
 cluster: {name: slurm, max_tasks: 2, reuse: false, poll: 1, grace: 5, settle: 5}
 """
