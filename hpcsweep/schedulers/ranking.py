@@ -7,6 +7,7 @@ non-dominated sorting under constrained domination (Deb et al. 2002), and within
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -67,19 +68,19 @@ class Ranked:
         return self._places[trial]
 
 
-class FrontCandidates:
-    """`PromotionCandidates` of several objectives: dropped is who is dominated by as many as can go on.
+class Candidates(ABC):
+    """Who may still be promoted out of a rung, and who is dropped for good.
 
-    More results only add to those, so that it is for good; a place by crowding may still change.
+    Args:
+        places: How many can reach the next rung at most; None while that is open.
+
+    Attributes:
+        with_value: Trials that ended the rung with a value.
+        promoted: Those that went on.
     """
 
     def __init__(self, places: int | None = None) -> None:
-        import numpy as np
-
         self._places = places
-        self._rows: dict[int, int] = {}
-        self._keys: Floats = np.empty((0, 0))
-        self._counts = np.empty(0, dtype=np.int64)  # by how many each is dominated
         self._waiting: set[int] = set()
         self._closed = False
         self.with_value = 0
@@ -89,8 +90,58 @@ class FrontCandidates:
         """How many may still be promoted."""
         return len(self._waiting)
 
-    def add(self, trial: int, key: Key) -> list[int]:
+    @abstractmethod
+    def add(self, trial: int, key: Any) -> list[int]:
         """A trial ended the rung with this key; who is dropped by that."""
+
+    @abstractmethod
+    def remove(self, trial: int) -> None:
+        """The trial's run here has not ended after all, or it goes no further; its place comes free."""
+
+    @abstractmethod
+    def _dropped(self) -> list[int]:
+        """Who has fallen behind as many as can go on; they no longer wait."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Nobody is compared any more."""
+
+    def promote(self, trial: int) -> None:
+        """The trial has gone on."""
+        self._waiting.discard(trial)
+        self.promoted += 1
+
+    def limit(self, places: int | None) -> list[int]:
+        """No more than so many can reach the next rung; who is dropped by that."""
+        if places is None or (self._places is not None and places >= self._places):
+            return []
+        self._places = places
+        return self._dropped()
+
+    def close(self) -> list[int]:
+        """Nobody else goes on from now on; who is dropped by that."""
+        self._closed = True
+        dropped = sorted(self._waiting)
+        self._waiting.clear()
+        self._forget()
+        return dropped
+
+
+class FrontCandidates(Candidates):
+    """`PromotionCandidates` of several objectives: dropped is who is dominated by as many as can go on.
+
+    More results only add to those, so that it is for good; a place by crowding may still change.
+    """
+
+    def __init__(self, places: int | None = None) -> None:
+        import numpy as np
+
+        super().__init__(places)
+        self._rows: dict[int, int] = {}
+        self._keys: Floats = np.empty((0, 0))
+        self._counts = np.empty(0, dtype=np.int64)  # by how many each is dominated
+
+    def add(self, trial: int, key: Key) -> list[int]:
         from hpcsweep.core.pareto import dominated, dominators
 
         assert isinstance(key, tuple)
@@ -118,13 +169,7 @@ class FrontCandidates:
                 keys[:count], counts[:count] = self._keys, self._counts
             self._keys, self._counts = keys, counts
 
-    def promote(self, trial: int) -> None:
-        """The trial has gone on."""
-        self._waiting.discard(trial)
-        self.promoted += 1
-
     def remove(self, trial: int) -> None:
-        """The trial's run here has not ended after all, or it goes no further; its place comes free."""
         if trial in self._rows:
             keys = {each: self._keys[row] for each, row in self._rows.items() if each != trial}
             waiting, promoted, places = self._waiting - {trial}, self.promoted, self._places
@@ -134,20 +179,8 @@ class FrontCandidates:
             self._waiting, self.promoted, self._places = waiting, promoted, places
         self._waiting.discard(trial)
 
-    def limit(self, places: int | None) -> list[int]:
-        """No more than so many can reach the next rung; who is dropped by that."""
-        if places is None or (self._places is not None and places >= self._places):
-            return []
-        self._places = places
-        return self._dropped()
-
-    def close(self) -> list[int]:
-        """Nobody else goes on from now on; who is dropped by that."""
-        self._closed = True
-        dropped = sorted(self._waiting)
-        self._waiting.clear()
+    def _forget(self) -> None:
         self._rows.clear()
-        return dropped
 
     def _dropped(self) -> list[int]:
         if self._places is None:
