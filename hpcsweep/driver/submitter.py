@@ -157,10 +157,11 @@ class Submitter:
         for first in range(0, len(runs), size):
             if free <= 0:
                 break
-            tasks = tuple((run,) for run in runs[first : first + size])
+            chunk = runs[first : first + size]
+            tasks = tuple((run,) for run in chunk)
             throttle = min(free, len(tasks))
             free -= throttle
-            shape = self._shape_for(runs[first : first + size])
+            shape = self._shape_for(chunk)
             planned.append(self._planned(tasks, throttle, segment=segment, now=now, shape=shape))
             self._shapes[planned[-1].batch] = shape
         return planned
