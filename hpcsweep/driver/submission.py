@@ -83,15 +83,14 @@ class Submission:
         runs = self.submitter.queue(events)
         if runs and not self.fits_max_gpus():
             runs = []
-        free, affordable = self.throttle.free, self._affordable
-        planned = self._plan(runs[: self.allowed(len(runs), affordable)], free)
+        planned = self._plan(runs[: self.allowed(len(runs), self._affordable)])
         self.before_decisions(events)
         self.committer.commit([*events, *planned])
         self.after_decisions(events)
         self.note_quota(new)
         while refused := self.submit(planned):
             self.backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
-            planned = self._plan(self.submitter.queue()[: refused // 2], free)
+            planned = self._plan(self.submitter.queue()[: refused // 2])
             self.committer.commit(planned)
 
     def decisions(self, runs: int) -> list[AnyEvent]:
@@ -171,12 +170,13 @@ class Submission:
         detached = self.sweep.state.is_detached(self.sweep.settings.cluster)
         return max(allowed - 1, min(allowed, 1)) if detached and allowed < wanted else allowed
 
-    def _plan(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
-        if not runs:
+    def _plan(self, runs: Sequence[RunId]) -> list[BatchPlanned]:
+        """Arrays of these runs for the slots that are free now: of arrays before, some may be accepted."""
+        free = self.throttle.free
+        if not runs or free <= 0:
             return []
         array_tasks = self.observer.limits.array_tasks
-        if free > 0:
-            self.sweep.journal.acquire()  # from now on its number is this driver's alone
+        self.sweep.journal.acquire()  # from now on its number is this driver's alone
         return self.submitter.plan(
             runs, segment=self.sweep.journal.number, free=free, array_tasks=array_tasks, now=self.sweep.now
         )

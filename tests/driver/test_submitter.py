@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from hpcsweep.core.cluster_protocol import Batch, BlockKind, Limits, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.cluster.simulated.cluster import SimulatedCluster
+from hpcsweep.core.cluster_protocol import (
+    Batch,
+    BlockKind,
+    Limits,
+    Phase,
+    Pool,
+    SubmittedBatch,
+    TaskId,
+    TaskState,
+)
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -42,6 +53,8 @@ from hpcsweep.store.batch import Header, ManifestRun, trial_seed
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster
 from tests.driver.states import LAYOUT, SETTINGS, monitor_of, planned, submitted, sweep_of
 from tests.driver.sweeps import decided, drive, end_of, events, make_driver, of_kind, undisturbed
+from tests.driver.test_pools import Peaks
+from tests.driver.test_shapes import GPUS, sweep
 
 SETTLE_S = 150.0
 
@@ -290,6 +303,45 @@ def test_a_sweep_at_its_submit_limit_says_so_and_backs_off(root: Path, controlle
     journal.release()
     assert driver.state.submit_limit == ""
     assert decided(events(root)) == undisturbed(root.parent)
+
+
+REUSED = {"reuse": True, "simulated": {"array_tasks": 4}}
+POOLS = (Pool("a", max_gpus=4), Pool("b", max_gpus=5))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "pools", "cluster", "refused_first"),
+    [
+        (1, (), {"reuse": False, "simulated": {"array_tasks": 4}}, 1),
+        (1, (), REUSED, 1),
+        (1, (), {"reuse": True, "simulated": {"wait": 1800}}, 0),  # some of its tasks wait in advance
+        (GPUS, (), {"reuse": False}, 1),
+        (GPUS, (), REUSED, 1),
+        (1, POOLS, {"reuse": False, "simulated": {"array_tasks": 4}}, 1),
+        (1, POOLS, REUSED, 1),
+    ],
+)
+def test_the_cap_holds_where_some_arrays_of_a_round_are_accepted_and_the_next_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: Any,
+    pools: tuple[Pool, ...],
+    cluster: dict[str, Any],
+    refused_first: int,
+) -> None:
+    submit, peaks, tries = SimulatedCluster.submit, Peaks(monkeypatch, *pools), itertools.count()
+
+    def every_other(site: SimulatedCluster, batch: Batch) -> str:
+        if next(tries) % 2 == refused_first:
+            raise SubmitLimited("too many jobs")
+        return submit(site, batch)
+
+    monkeypatch.setattr(SimulatedCluster, "submit", every_other)
+    site = {"spread": 3.0, "seconds_per_unit": 60, **cluster.get("simulated", {})}
+    options = {"reuse": cluster["reuse"], "simulated": site}
+    events = sweep(tmp_path, {"gpus": gpus, "time": "30m"}, max_gpus=5, **options)
+    assert any(isinstance(event, BatchAbandoned) for event in events)
+    assert peaks.most["all"] <= 5
 
 
 class Dying(FolderCluster):
