@@ -81,7 +81,7 @@ def status(path: Path, *, json: bool, title: str = "") -> None:
         for bracket, rungs in progress.rungs.brackets().items():
             _echo(f"bracket {bracket}: {bracket_text(rungs)}")
         for found in rank_correlations(state):
-            _echo(f"ranks: {rank_correlation_text(found)}")
+            _echo(f"ranks: {rank_correlation_text(found, several=state.objectives.has_front)}")
         for line in _tasks(summary["tasks"], now=folder.progress.now if state.simulated else now):
             _echo(line)
         for pool in summary["pools"]:

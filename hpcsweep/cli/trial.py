@@ -145,8 +145,8 @@ def _rung(explanation: Explanation, rung: Rung) -> list[str]:
     if rung.comparison is not None and len(rung.comparison.named) > 1:
         own = explanation.trial if rung.verdict is Verdict.STOPPED else explanation.first
         lines += [f"    {line}" for line in _peers(rung.comparison, own)]
-    if rung.correlation is not None:
-        lines.append(f"  ranks: {rank_correlation_text(rung.correlation)}")
+    several = len(explanation.metrics) > 1
+    lines += [f"  ranks: {rank_correlation_text(each, several=several)}" for each in rung.correlations]
     return lines
 
 

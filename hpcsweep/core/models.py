@@ -352,6 +352,11 @@ class SweepFacts(EventFold):
         runs = self._ended_runs(first, rung)
         return mean_values(runs) if len(runs) == self.repeats else ()
 
+    def objective_value(self, first: int, rung: int, objective: int) -> float | None:
+        """The same for the objective with this index, of one or several."""
+        value = self.value_of(first, rung)
+        return self.values_of(first, rung)[objective] if objective and value is not None else value
+
     def _ended_runs(self, first: int, rung: int) -> list[Run]:
         return [
             trial.runs[rung]

@@ -30,6 +30,7 @@ class RankCorrelation(msgspec.Struct, frozen=True):
             there went on, and among these any correlation is smaller.
         predicts: Whether the lower resource predicts the higher one; None while that is open.
         advice: What to do where it does not.
+        metric: Of which objective the values are.
     """
 
     lower: int
@@ -42,6 +43,7 @@ class RankCorrelation(msgspec.Struct, frozen=True):
     all_trials: float
     predicts: bool | None
     advice: str = ""
+    metric: str = ""
 
 
 def rank_correlation(

@@ -68,8 +68,11 @@ def rungs(results: Results) -> Section | None:
     blocks += [_table(results, bracket, levels) for bracket, levels in groups]
     correlations = rank_correlations(state)
     if correlations:
-        blocks.append(_correlations(correlations))
-        useless = [rank_correlation_text(each) for each in correlations if each.predicts is False]
+        several = state.objectives.has_front
+        blocks.append(_correlations(correlations, several=several))
+        useless = [
+            rank_correlation_text(each, several=several) for each in correlations if each.predicts is False
+        ]
         blocks += [Text(f"{text[0].upper()}{text[1:]}.") for text in useless]
     return Section("rungs", "Rungs", blocks)
 
@@ -123,10 +126,11 @@ def _table(results: Results, bracket: BracketGroup, levels: Sequence[RungResult]
     return Table(list(columns), list(zip(*columns.values(), strict=True)), caption, marked)
 
 
-def _correlations(found: Sequence[RankCorrelation]) -> Table:
+def _correlations(found: Sequence[RankCorrelation], *, several: bool) -> Table:
     """How well each rung predicts the highest one that enough of its trials have reached."""
     verdicts = {True: "yes", False: "no", None: "open"}
     columns: dict[str, list[str | int | float | None]] = {
+        **({"objective": [each.metric for each in found]} if several else {}),
         "resource": [each.lower for each in found],
         "against": [each.higher for each in found],
         "trials with both": [each.trials for each in found],

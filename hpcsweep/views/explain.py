@@ -60,8 +60,11 @@ def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explan
     check_trial(state, trial)
     replay = TrialReplay(events, state, trial)
     own = state.trials[trial]
-    correlations = {found.lower: found for found in rank_correlations(state)}
-    rungs = tuple(_rung(replay, state, run, correlations.get(run.resource)) for run in own.runs)
+    known = rank_correlations(state)
+    rungs = tuple(
+        _rung(replay, state, run, tuple(each for each in known if each.lower == run.resource))
+        for run in own.runs
+    )
     newest = next((rung for rung in reversed(rungs) if rung.mean is not None), None)
     return Explanation(
         trial,
@@ -147,7 +150,9 @@ def _changes(before: Config, after: Config) -> tuple[Change, ...]:
     return tuple(change for change in changed if change.before != change.after)
 
 
-def _rung(replay: TrialReplay, state: SweepState, run: Run, correlation: RankCorrelation | None) -> Rung:
+def _rung(
+    replay: TrialReplay, state: SweepState, run: Run, correlations: tuple[RankCorrelation, ...]
+) -> Rung:
     repeats = state.trials[replay.first : replay.first + state.repeats]
     runs = [trial.runs[run.rung] for trial in repeats]
     verdict, reason, comparison = _verdict(replay, state, runs)
@@ -174,7 +179,7 @@ def _rung(replay: TrialReplay, state: SweepState, run: Run, correlation: RankCor
         run.id in state.from_scratch,
         run.id in state.retrained,
         run.warning,
-        correlation,
+        correlations,
         run.values,
         state.values_of(replay.first, run.rung) if state.value_of(replay.first, run.rung) is not None else (),
     )

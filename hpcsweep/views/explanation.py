@@ -220,8 +220,8 @@ class Rung(msgspec.Struct, frozen=True):
         retrained: It began from scratch although the trial had been trained before.
         warning: What its user should change in training code; empty for nothing.
         values: With several objectives those of the run; `means` those of the repeats.
-        correlation: Of the ranks at this resource with those at a higher one, over the whole sweep; None
-            while there are too few.
+        correlations: Of the ranks at this resource with those at a higher one, over the whole sweep, one for
+            each objective; empty while there are too few trials.
     """
 
     rung: int
@@ -245,7 +245,7 @@ class Rung(msgspec.Struct, frozen=True):
     from_scratch: bool = False
     retrained: bool = False
     warning: str = ""
-    correlation: RankCorrelation | None = None
+    correlations: tuple[RankCorrelation, ...] = ()
     values: tuple[float, ...] = ()
     means: tuple[float, ...] = ()
 

@@ -106,9 +106,7 @@ def values_of(results: Results, objective: int = 0) -> Values:
     values_at: dict[int, dict[int, float]] = {}
     for first in first_trials(state):
         for run in state.trials[first].runs:
-            value = state.value_of(first, run.rung)
-            if objective and value is not None:
-                value = state.values_of(first, run.rung)[objective]
+            value = state.objective_value(first, run.rung, objective)
             if value is not None and np.isfinite(value):
                 values_at.setdefault(run.achieved_resource, {})[first] = value
     total = len(set().union(*values_at.values()))

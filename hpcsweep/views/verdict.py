@@ -12,7 +12,7 @@ from hpcsweep.core.domains import Float, Int
 from hpcsweep.core.models import Best
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
-from hpcsweep.views.brackets import is_population, top_resource
+from hpcsweep.views.brackets import top_resource
 from hpcsweep.views.configurations import repeat_values, valued_configurations
 from hpcsweep.views.format import number, share, value_text
 from hpcsweep.views.progress import SweepProgress, uses_gpus
@@ -46,7 +46,7 @@ def verdict(progress: SweepProgress, space: Space) -> list[Verdict]:
     if state.objectives.several:
         from hpcsweep.views.front_verdict import front_sentences
 
-        return [Verdict(text, advice) for text, advice in front_sentences(progress)]
+        return [*(Verdict(text, asks) for text, asks in front_sentences(progress)), *_low_rungs(state)]
     valued = sorted(valued_configurations(state), key=lambda each: state.value_key(each.trial) or ())
     return [
         _best(state, best),
@@ -174,8 +174,11 @@ def _improving(progress: SweepProgress) -> list[Verdict]:
 
 def _low_rungs(state: SweepState) -> list[Verdict]:
     """Whether low rungs predicted high ones; all that did not, else the lowest that did."""
-    found = [] if is_population(state) else rank_correlations(state)
+    found = rank_correlations(state)
     failed = [each for each in found if each.predicts is False]
-    said = failed or [each for each in found if each.predicts][:1] or found[:1]
-    texts = [rank_correlation_text(each) for each in said]
+    said = failed
+    if not failed:
+        own = ([each for each in found if each.metric == metric] for metric in state.objectives.metrics)
+        said = [one for of in own for one in ([each for each in of if each.predicts] or of)[:1]]
+    texts = [rank_correlation_text(each, several=state.objectives.has_front) for each in said]
     return [Verdict(f"{text[0].upper()}{text[1:]}.", bool(failed)) for text in texts]

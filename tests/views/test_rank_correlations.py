@@ -12,6 +12,7 @@ from hpcsweep.cli.trial import explain
 from hpcsweep.html.rungs import rungs
 from hpcsweep.views.rank_correlations import rank_correlation_text, rank_correlations
 from hpcsweep.views.results import Results
+from hpcsweep.views.verdict import verdict
 from tests.html.hand_made_sweeps import Ran, sweep, table
 
 #: What is best at 1 is worst at 9; 3 is in between, and only trials 0 and 1 have come to 27.
@@ -38,8 +39,8 @@ def test_each_resource_goes_against_the_highest_with_enough_trials(reversed_swee
         (1, 9, 8, 24, False),
         (3, 9, 8, 8, None),
     ]
-    assert rank_correlation_text(found[0]) == LINE
-    assert rank_correlation_text(found[1]) == (
+    assert rank_correlation_text(found[0], several=False) == LINE
+    assert rank_correlation_text(found[1], several=False) == (
         "whether resource 3 predicts resource 9 is open: rank correlation 0.33, "
         "90 % interval -0.39 to 0.80, of all 8 trials that have both"
     )
@@ -58,8 +59,8 @@ def test_status_report_and_explain_say_the_same(
     assert f"  ranks: {LINE}" in shown
     explain(reversed_sweep.path, 2, json=True)
     first, second, last = json.loads(capsys.readouterr().out)["rungs"]
-    assert first["correlation"] == in_json
-    assert (second["correlation"]["higher"], last["correlation"]) == (9, None)
+    assert first["correlations"] == [in_json]
+    assert (second["correlations"][0]["higher"], last["correlations"]) == (9, [])
     section = rungs(reversed_sweep)
     in_table = table(section, nth=1)
     assert [list(row) for row in in_table.rows] == [
@@ -74,14 +75,18 @@ def test_where_min_resource_raises_itself_nobody_is_asked_to(tmp_path: Path) -> 
     options = {"name": "asha", "min_resource": "auto", "max_resource": 27, "eta": 3}
     found, _ = rank_correlations(sweep(tmp_path / "r", REVERSED, scheduler=options).folder.state)
     assert found.advice == "min_resource: auto raises itself"
-    assert rank_correlation_text(found) == LINE.replace("raise min_resource above 1", found.advice)
+    assert rank_correlation_text(found, several=False) == LINE.replace(
+        "raise min_resource above 1", found.advice
+    )
 
 
 def test_a_resource_that_predicts_is_said_to(tmp_path: Path) -> None:
     runs = [Ran(trial, 1, trial / 10) for trial in range(9)] + [Ran(t, 3, t / 20) for t in range(9)]
     results = sweep(tmp_path / "r", runs)
     (found,) = rank_correlations(results.folder.state)
-    assert rank_correlation_text(found).startswith("resource 1 predicts resource 3: rank correlation 1.00, ")
+    assert rank_correlation_text(found, several=False).startswith(
+        "resource 1 predicts resource 3: rank correlation 1.00, "
+    )
 
 
 def test_failed_runs_and_repeats_count_once_or_not_at_all(tmp_path: Path) -> None:
@@ -100,3 +105,37 @@ def test_one_resource_and_populations_have_none(tmp_path: Path) -> None:
     pbt = [Ran(trial, resource, 0.1 * trial) for resource in (1, 2) for trial in range(9)]
     options = {"name": "pbt", "max_resource": 2}
     assert rank_correlations(sweep(tmp_path / "p", pbt, scheduler=options).folder.state) == []
+
+
+def test_each_of_several_objectives_has_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The loss at 1 is turned round at 3; the size stays what it is."""
+    runs = [Ran(trial, 1, trial / 10, values=(trial / 10, 10.0 - trial)) for trial in range(9)]
+    runs += [Ran(trial, 3, 1 - trial / 10, values=(1 - trial / 10, 10.0 - trial)) for trial in range(9)]
+    objective = [{"metric": "loss"}, {"metric": "size"}]
+    results = sweep(tmp_path / "r", runs, objective=objective, scheduler={"name": "asha", "max_resource": 3})
+    state = results.folder.state
+    loss, size = rank_correlations(state)
+    assert [(each.metric, each.rho, each.predicts) for each in (loss, size)] == [
+        ("loss", -1.0, False),
+        ("size", 1.0, True),
+    ]
+    line = (
+        "resource 1 did not predict resource 3 in loss: raise min_resource above 1 (rank correlation -1.00, "
+    )
+    assert rank_correlation_text(loss, several=True).startswith(line)
+    status(results.path, json=False)
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ranks: ")]
+    assert [line.partition(":")[2].partition(":")[0] for line in shown] == [
+        " resource 1 did not predict resource 3 in loss",
+        " resource 1 predicts resource 3 in size",
+    ]
+    explain(results.path, 2, json=True)
+    first, last = json.loads(capsys.readouterr().out)["rungs"]
+    assert ([each["metric"] for each in first["correlations"]], last["correlations"]) == (
+        ["loss", "size"],
+        [],
+    )
+    in_table = table(rungs(results), nth=1)
+    assert [row[:4] for row in in_table.rows] == [("loss", 1, 3, 9), ("size", 1, 3, 9)]
+    found = verdict(results.folder.progress, results.space)
+    assert [each.text[: len(line)] for each in found if "predict" in each.text] == [f"R{line[1:]}"]
