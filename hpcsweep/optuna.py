@@ -11,10 +11,10 @@ first report. Jobs run it; Optuna itself is only needed where the objective impo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from hpcsweep import bootstrap
 from hpcsweep.api.function import default_name, function_name
@@ -40,12 +40,14 @@ from hpcsweep.training.optuna import TrialPruned
 
 if TYPE_CHECKING:
     import pandas as pd
+    from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
 
     from hpcsweep.views.results import Results
 
 __all__ = ["Study", "TrialPruned", "create_study"]
 
+Mode: TypeAlias = Literal["min", "max"]
 #: An objective that ends by itself, after how many steps nobody knows.
 OPEN_END: Final = 1_000_000
 #: For all calls that look for the space.
@@ -61,7 +63,8 @@ _SAMPLERS: Final[Mapping[str, type[Searcher]]] = {
 
 def create_study(
     *,
-    direction: object = "minimize",
+    direction: object = None,
+    directions: Iterable[object] | None = None,
     sampler: object = None,
     pruner: object = None,
     study_name: str | None = None,
@@ -74,7 +77,8 @@ def create_study(
     """A study whose trials are runs of a sweep.
 
     Args:
-        direction: `minimize` or `maximize`.
+        direction: `minimize` (as without) or `maximize`.
+        directions: Of several objectives; the objective returns a value for each.
         sampler: A sampler of Optuna, or a searcher such as `hs.TPE(seed=1)`. Default: `auto`.
         pruner: A pruner of Optuna (median, successive halving, Hyperband, none), or a stopping rule such as
             `hs.Median()`. Default: the median rule, where the objective reports.
@@ -86,30 +90,62 @@ def create_study(
         **sweep: Further arguments of `Sweep`, such as `cluster`, `resources` and `folder`.
 
     Raises:
-        SpecError: A pruner has no counterpart here.
+        ValueError: Both `direction` and `directions`, or none of these.
+        SpecError: A direction is none, or a pruner has no counterpart here.
     """
-    text = str(getattr(direction, "name", direction)).lower()
-    if text not in ("minimize", "maximize"):
-        raise SpecError(f"direction: must be minimize or maximize, got {direction!r}")
+    modes = _modes(direction, directions)
     if scheduler is None:
         _stopping(pruner, max_resource or OPEN_END)  # which refuses what it does not know
     arguments = {"searcher": _searcher(sampler), "name": study_name, **sweep}
     if scheduler is not None:
         arguments["scheduler"] = scheduler
-    return Study(minimise=text == "minimize", pruner=pruner, max_resource=max_resource, arguments=arguments)
+    return Study(modes=modes, pruner=pruner, max_resource=max_resource, arguments=arguments)
+
+
+def _modes(direction: object, directions: Iterable[object] | None) -> list[Mode]:
+    """`min` or `max` for each objective; messages of a `ValueError` are Optuna's own."""
+    if direction is not None and directions is not None:
+        raise ValueError("Specify only one of `direction` and `directions`.")
+    given = ["minimize" if direction is None else direction] if directions is None else list(directions)
+    if not given:
+        raise ValueError("The number of objectives must be greater than 0.")
+    key = "direction" if directions is None else "directions"
+    modes: list[Mode] = []
+    for each in given:
+        text = str(getattr(each, "name", each)).lower()
+        if text not in ("minimize", "maximize"):
+            raise SpecError(f"{key}: must be minimize or maximize, got {each!r}")
+        modes.append("max" if text == "maximize" else "min")
+    return modes
 
 
 class Study:
     """A sweep with the interface of `optuna.study.Study`, as far as it has a meaning here."""
 
     def __init__(
-        self, *, minimise: bool, pruner: object, max_resource: int | None, arguments: Mapping[str, Any]
+        self, *, modes: Sequence[Mode], pruner: object, max_resource: int | None, arguments: Mapping[str, Any]
     ) -> None:
-        self._minimise = minimise
+        self._modes = tuple(modes)
+        self._metrics = ("value",) if len(modes) == 1 else tuple(f"values_{at}" for at in range(len(modes)))
         self._pruner = pruner
         self._max_resource = max_resource
         self._arguments = dict(arguments)
         self._sweep: Sweep | None = None
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What the values are called in the sweep; several are `values_0`, `values_1` unless named."""
+        return list(self._metrics)
+
+    def set_metric_names(self, metric_names: Sequence[str]) -> None:
+        """Name the values, one name for each objective; before `optimize`.
+
+        Raises:
+            ValueError: There are more names than objectives, or fewer.
+        """
+        if len(metric_names) != len(self._modes):
+            raise ValueError("The number of objectives must match the length of the metric names.")
+        self._metrics = tuple(metric_names)
 
     def sweep(
         self,
@@ -153,10 +189,13 @@ class Study:
         if n_trials is not None or timeout is not None:
             time = None if timeout is None else f"{math.ceil(timeout)}s"
             arguments.setdefault("budget", Budget(trials=n_trials, time=time))
+        objectives = [
+            Objective(metric, mode=mode) for metric, mode in zip(self._metrics, self._modes, strict=True)
+        ]
         self._sweep = Sweep(
             Train(function=function, call="optuna"),
             space,
-            Objective("value", mode="min" if self._minimise else "max"),
+            objectives if len(objectives) > 1 else objectives[0],
             **arguments,
         )
         return self._sweep
@@ -200,6 +239,11 @@ class Study:
 
     @property
     def _best(self) -> dict[str, Any]:
+        if len(self._modes) > 1:
+            raise RuntimeError(
+                "A single best trial cannot be retrieved from a multi-objective study. Consider using "
+                "Study.best_trials to retrieve a list containing the best trials."
+            )
         best = self.results.best
         if best is None:
             raise ValueError("No trials are completed yet.")  # Optuna's own words
@@ -207,12 +251,12 @@ class Study:
 
     @property
     def best_params(self) -> dict[str, Any]:
-        """The configuration of the best trial."""
+        """The configuration of the best trial; `RuntimeError` with several objectives."""
         return dict(self._best["config"])
 
     @property
     def best_value(self) -> float:
-        """The value of the best trial."""
+        """The value of the best trial; `RuntimeError` with several objectives."""
         return float(self._best["value"])
 
     @cached_property
@@ -226,8 +270,41 @@ class Study:
 
     @property
     def best_trial(self) -> FrozenTrial:
-        """The best trial, as Optuna has it. Needs the package optuna."""
-        return self.trials[int(self._best["trial"])]
+        """The best trial, as Optuna has it. Needs the package optuna.
+
+        Raises:
+            RuntimeError: There are several objectives: see `best_trials`.
+        """
+        best = int(self._best["trial"])
+        return self.trials[best]
+
+    @property
+    def best_trials(self) -> list[FrozenTrial]:
+        """Those on the front, which no other trial dominates, in their order. Needs the package optuna."""
+        return [
+            self.trials[trial] for trial in sorted(best.trial for best in self.results.folder.state.front)
+        ]
+
+    @property
+    def directions(self) -> list[StudyDirection]:
+        """Of each objective, as Optuna has it. Needs the package optuna."""
+        from optuna.study import StudyDirection
+
+        return [StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE for mode in self._modes]
+
+    @property
+    def direction(self) -> StudyDirection:
+        """Of the only objective, as Optuna has it. Needs the package optuna.
+
+        Raises:
+            RuntimeError: There are several.
+        """
+        if len(self._modes) > 1:
+            raise RuntimeError(
+                "A single direction cannot be retrieved from a multi-objective study. Consider using "
+                "Study.directions to retrieve a list containing all directions."
+            )
+        return self.directions[0]
 
     def trials_dataframe(self) -> pd.DataFrame:
         """One row for each trial; see `Results.trials`."""

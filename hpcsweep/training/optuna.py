@@ -11,7 +11,6 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from hpcsweep.trial import Trial
@@ -75,8 +74,8 @@ class ObjectiveTrial(OlderSuggestions):
         self.params: dict[str, Any] = {}
         self.user_attrs: dict[str, Any] = {}
         self.datetime_start = datetime.now()
-        #: The last step that was reported, as our steps count, with its value; None before.
-        self.last: tuple[int, float] | None = None
+        #: The last step that was reported, as our steps count, with its value or values; None before.
+        self.last: tuple[int, float | tuple[float, ...]] | None = None
         self._trial = trial
         self._first: int | None = None
         self._drawn: dict[str, float] = {}
@@ -162,15 +161,42 @@ class ObjectiveTrial(OlderSuggestions):
 
     # ------------------------------------------------------------------ reports
 
-    def report(self, value: float, step: int) -> None:
-        """Report the objective after a step; an objective whose first step is 0 counts from there."""
+    def report(self, value: float | Sequence[float], step: int) -> None:
+        """Report the objective after a step; an objective whose first step is 0 counts from there.
+
+        Of several objectives a sequence with the value of each; Optuna has no reports of them.
+
+        Raises:
+            NotImplementedError: One number, where there are several objectives.
+            TypeError: More values than there are objectives, or fewer.
+        """
+        several = isinstance(value, Sequence | Mapping)
+        if len(self._trial.metrics) > 1 and not several:
+            raise NotImplementedError(
+                "Trial.report of one number is not supported for multi-objective optimization; report one "
+                f"for each of {', '.join(self._trial.metrics)}: trial.report(({value!r}, ...), {step!r})"
+            )
         self._first = step if self._first is None else self._first
         at = step + (self._first == 0)
-        metric = self._trial.metric or "value"
-        self._trial._record(at, {metric: value, **self._drawn})
+        self._trial._record(at, {**self.by_metric(value, did="reported"), **self._drawn})
         self._drawn = {}
         if self.last is None or at >= self.last[0]:
-            self.last = at, float(value)
+            self.last = at, tuple(map(float, value)) if isinstance(value, Sequence) else float(value)
+
+    def by_metric(self, value: object, *, did: str) -> dict[str, object]:
+        """The value of each objective by its name; `did` is what the objective did with them.
+
+        Raises:
+            TypeError: There are more of them than objectives, or fewer.
+        """
+        names = self._trial.metrics or (self._trial.metric or "value",)
+        if len(names) == 1 and not isinstance(value, Sequence | Mapping):
+            return {names[0]: value}
+        if len(names) == 1:
+            raise TypeError(f"the objective {did} {value!r}: a sweep has one objective, a number")
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(names):
+            raise TypeError(f"the objective {did} {value!r}: expected one for each of {', '.join(names)}")
+        return dict(zip(names, value, strict=True))
 
     def should_prune(self) -> bool:
         """Whether to raise `TrialPruned` now: told to stop, or at the end of a rung that is not the last."""
@@ -189,26 +215,29 @@ class ObjectiveTrial(OlderSuggestions):
         """The objective is through: what it has not suggested, its value does not depend on."""
         self._write_suggestions([name for name in self._trial.config if name not in self.params])
 
-    def finish(self, value: object, more: Mapping[str, object] = MappingProxyType({})) -> None:
-        """Record the objective's own value, those of `more` objectives, and what it noted."""
+    def finish(self, value: object) -> None:
+        """Record what the objective returned, None for nothing, and what it noted.
+
+        Raises:
+            TypeError: It returned more values than there are objectives, or fewer.
+        """
+        found = {} if value is None else self.by_metric(value, did="returned")
         trial, metrics = self._trial, dict(self._drawn)
         for key, attribute in self.user_attrs.items():
-            if isinstance(attribute, int | float) and key != trial.metric:
+            if isinstance(attribute, int | float) and key not in (trial.metric, *trial.metrics):
                 metrics[key] = float(attribute)
             else:
                 print(f"hpcsweep: {key}: {attribute!r}", flush=True)
-        if value is not None:
-            metrics[trial.metric or "value"] = value  # type: ignore[assignment]  # `_record` checks it
-        metrics |= more  # type: ignore[arg-type]
+        metrics |= found  # type: ignore[arg-type]  # `_record` checks them
         if metrics:
             trial._record(min(self.last[0], trial.resource) if self.last else trial.resource, metrics)
 
 
 def call_objective(objective: Callable[[Any], object], trial: Trial) -> None:
-    """Call the objective, and record its value.
+    """Call the objective, and record its value, or its values.
 
     Raises:
-        TypeError: It returned several values.
+        TypeError: It returned more values than there are objectives, or fewer.
     """
     seen = ObjectiveTrial(trial)
     try:
@@ -220,14 +249,6 @@ def call_objective(objective: Callable[[Any], object], trial: Trial) -> None:
         seen.finish(value if step < trial.resource and not trial.should_stop else None)
         return
     seen.returned()
-    if isinstance(value, Sequence | Mapping):
-        names = trial.metrics
-        if isinstance(value, str | Mapping) or len(names) < 2 or len(value) != len(names):
-            if len(names) < 2:
-                raise TypeError(f"the objective returned {value!r}: a sweep has one objective, a number")
-            raise TypeError(f"the objective returned {value!r}: expected one for each of {', '.join(names)}")
-        seen.finish(value[0], dict(zip(names[1:], value[1:], strict=True)))
-        return
     seen.finish(value)
 
 

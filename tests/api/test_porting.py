@@ -7,6 +7,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ from hpcsweep.training import ray
 from hpcsweep.training.optuna import ObjectiveTrial, call_objective
 from hpcsweep.trial import Trial
 from tests.docs.doc_runner import DOCS, blocks
+from tests.html.trade_offs import trade_off
 
 PAGE = (DOCS / "porting.md").read_text(encoding="utf-8")
 FILES = {block.name: block.text for block in blocks(PAGE) if block.name}
@@ -132,6 +134,34 @@ def test_pruning_without_a_report_and_errors_are_failures(tmp_path: Path) -> Non
         call_objective(prunes, trial_at(tmp_path, resource=9))
     with pytest.raises(TypeError, match="a sweep has one objective, a number"):
         call_objective(several, trial_at(tmp_path, resource=9))
+
+
+def test_an_objective_of_several_values_reports_and_returns_one_for_each(tmp_path: Path) -> None:
+    def two(trial: Any, returns: Any = (1.0, 2.0)) -> Any:
+        for step in range(4):
+            trial.report((4.0 - step, step), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        trial.set_user_attr("size", 7)  # no metric: an objective has this name
+        return returns
+
+    several: dict[str, Any] = {"metric": "loss", "metrics": ("loss", "size")}
+    call_objective(two, trial_at(tmp_path, resource=2, **several))
+    assert reports(tmp_path) == [(1, {"loss": 4, "size": 0}), (2, {"loss": 3, "size": 1})]
+    call_objective(two, trial_at(tmp_path, resource=9, **several))
+    assert reports(tmp_path)[-1] == (4, {"loss": 1, "size": 2})
+    for wrong in (3.0, (1.0, 2.0, 3.0), "12", {"loss": 1.0, "size": 2.0}):
+        with pytest.raises(
+            TypeError, match=r"the objective returned .*: expected one for each of loss, size"
+        ):
+            call_objective(partial(two, returns=wrong), trial_at(tmp_path, resource=9, **several))
+    trial = ObjectiveTrial(trial_at(tmp_path, resource=9, **several))
+    with pytest.raises(NotImplementedError, match="not supported for multi-objective optimization"):
+        trial.report(1.0, 0)
+    with pytest.raises(
+        TypeError, match=r"the objective reported \(1.0,\): expected one for each of loss, size"
+    ):
+        trial.report((1.0,), 0)
 
 
 def test_suggestions_are_the_configuration(tmp_path: Path) -> None:
@@ -318,6 +348,47 @@ def test_what_a_study_cannot_do_is_refused(code: ModuleType) -> None:
     study = hs.optuna.create_study()
     with pytest.raises(SpecError, match=r"study: has no results before optimize\(\)"):
         _ = study.best_params
+
+
+def test_a_study_has_several_directions(code: ModuleType, tmp_path: Path) -> None:
+    study = hs.optuna.create_study(
+        directions=["minimize", optuna.study.StudyDirection.MAXIMIZE],
+        sampler=optuna.samplers.TPESampler(),
+        folder=tmp_path / "r",
+    )
+    sweep = study.sweep(code.objective, n_trials=8, space=SPACE)
+    assert [(each.metric, each.mode) for each in sweep.spec.objectives] == [
+        ("values_0", "min"),
+        ("values_1", "max"),
+    ]
+    study.set_metric_names(["error", "speed"])
+    assert study.sweep(code.objective, n_trials=8, space=SPACE).spec.objectives.metrics == ("error", "speed")
+    assert study.metric_names == ["error", "speed"]
+    real = optuna.create_study(directions=["minimize", "maximize"])
+    assert study.directions == real.directions
+    trade_off(tmp_path / "r")
+    found = {trial.number: trial.values for trial in study.best_trials}
+    assert found == {0: [0.1, 60], 1: [0.3, 90], 2: [0.2, 80], 3: [0.2, 80]}
+
+
+def test_what_a_study_of_several_objectives_lacks_is_said_as_optuna_says_it(code: ModuleType) -> None:
+    ours = hs.optuna.create_study(directions=["minimize", "maximize"])
+    theirs = optuna.create_study(directions=["minimize", "maximize"])
+    for name in ("best_trial", "best_params", "best_value", "direction"):
+        with pytest.raises(RuntimeError) as expected:
+            getattr(theirs, name)
+        with pytest.raises(RuntimeError, match=f"^{re.escape(str(expected.value))}$"):
+            getattr(ours, name)
+    wrong: dict[str, Any]
+    for wrong in ({"direction": "minimize", "directions": ["minimize"]}, {"directions": []}):
+        with pytest.raises(ValueError) as refused:  # noqa: PT011 -- its words are compared
+            optuna.create_study(**wrong)
+        with pytest.raises(ValueError, match=f"^{re.escape(str(refused.value))}$"):
+            hs.optuna.create_study(**wrong)
+    with pytest.raises(ValueError, match="must match the length of the metric names"):
+        ours.set_metric_names(["only"])
+    with pytest.raises(SpecError, match="directions: must be minimize or maximize, got 'up'"):
+        hs.optuna.create_study(directions=["minimize", "up"])
 
 
 def test_a_study_is_carried_on_with_the_space_that_it_began_with_and_what_its_runs_suggested(
