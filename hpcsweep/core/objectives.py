@@ -77,6 +77,11 @@ class Objectives(tuple[Objective, ...]):
         return len(self) > 1
 
     @property
+    def bounded(self) -> bool:
+        """Whether one of them has a bound."""
+        return any(each.bounded for each in self)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         return tuple(each.metric for each in self)
 

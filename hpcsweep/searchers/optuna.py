@@ -12,6 +12,7 @@ from numpy.random import Generator
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
+from hpcsweep.core.objectives import DEFAULT, Objectives
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.searchers.random import RandomFallback
@@ -29,6 +30,8 @@ LEFT_OUT: Final = {
 }
 #: These keep in the study what they know beyond parameters and values: generations, a place in a sequence.
 REPLAYED: Final = ("CmaEsSampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler")
+#: These do not look at values.
+UNLEARNED: Final = ("QMCSampler", "RandomSampler")
 #: Arguments that do not work here, and why.
 REFUSED: Final = {
     "seed": "is given as searcher.seed",
@@ -60,16 +63,28 @@ class OptunaSampler(RandomFallback):
     Optuna does. With several it differs in this: a trial belongs to the generation at its first
     observation, not at its proposal.
 
+    Several objectives are the study's directions, and bounds its constraints: how far a trial is beyond
+    them in total.
+
     Args:
         sampler: Name of a class in `optuna.samplers`.
         arguments: Those of the sampler's constructor that are numbers, texts or true and false.
         seed: Of the sequence of `QMCSampler`, and of what samplers with a memory are asked again.
+        objectives: What is optimised; not all samplers know what to do with several, or with bounds.
     """
 
     adaptive = True
 
-    def __init__(self, *, sampler: str = "TPESampler", seed: int = 0, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        sampler: str = "TPESampler",
+        seed: int = 0,
+        objectives: Objectives | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__()
+        self._objectives = objectives or DEFAULT
         self._name = sampler
         self._arguments = arguments
         self._seed = seed
@@ -96,7 +111,7 @@ class OptunaSampler(RandomFallback):
         with quiet():
             if self._study is None or not self._study.precedes(history):
                 again = (lambda: self._sampler(self._seed)) if self._name in REPLAYED else None
-                self._study = Study(history.space, replayed=again)
+                self._study = Study(history.space, replayed=again, objectives=history.objectives)
             self._study.catch_up(history)
             given = self._study.ask(n, history, self._sampler(seed))
         return self.complete(given, n, history, rng)
@@ -108,6 +123,10 @@ class OptunaSampler(RandomFallback):
         supplied: dict[str, Any] = {"seed": seed}
         if self._name == "QMCSampler":  # one sequence for the whole sweep
             supplied = {"seed": self._seed, "independent_sampler": optuna.samplers.RandomSampler(seed)}
+        if self._objectives.bounded and _takes_constraints(cls):
+            from hpcsweep.searchers.optuna_study import violation_of
+
+            supplied["constraints_func"] = violation_of
         sampler: BaseSampler = cls(**supplied, **self._arguments)
         return sampler
 
@@ -134,9 +153,28 @@ class OptunaSampler(RandomFallback):
             return problems
         try:
             with quiet():
-                self._sampler(0)
+                sampler = self._sampler(0)
         except (TypeError, ValueError) as error:
             return [f"searcher.sampler: {self._name} refuses its arguments: {error}"]
+        return self._objective_problems(sampler)
+
+    def _objective_problems(self, sampler: BaseSampler) -> list[str]:
+        """Whether the sampler can search for several objectives, and with bounds."""
+        import optuna
+
+        from hpcsweep.searchers.optuna_study import quiet
+
+        head = f"searcher.sampler: {self._name}"
+        if self._objectives.has_front:
+            directions = [optuna.study.StudyDirection.MINIMIZE] * len(self._objectives)
+            try:
+                with quiet():
+                    _ = optuna.create_study(sampler=sampler, directions=directions).ask().relative_params
+            except ValueError:
+                takes = "TPESampler or NSGAIISampler"
+                return [f"{head} searches for one objective, and there are several; use {takes}"]
+        if self._objectives.bounded and self._name not in UNLEARNED and not _takes_constraints(type(sampler)):
+            return [f"{head} knows no bounds of objectives; use TPESampler or NSGAIISampler"]
         return []
 
     def _argument_problems(self, cls: type[BaseSampler]) -> list[str]:
@@ -158,6 +196,10 @@ class OptunaSampler(RandomFallback):
                 types_text = " or ".join(text for _, text in expected)
                 problems.append(f"{name}: must be {types_text}, got {format_value(value)}")
         return [f"searcher.{problem}" for problem in problems]
+
+
+def _takes_constraints(cls: type[BaseSampler]) -> bool:
+    return "constraints_func" in inspect.signature(cls).parameters
 
 
 def _is(value: Any, wanted: type) -> bool:

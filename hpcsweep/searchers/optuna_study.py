@@ -13,10 +13,12 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hpcsweep.core.domains import Choice, Constant, Float, Int, Ordinal
 from hpcsweep.core.history import Floats, History, Ints
+from hpcsweep.core.objectives import DEFAULT, Objectives
 from hpcsweep.core.space import Domain, Parameter, Space
 from hpcsweep.core.text import json_key
 from hpcsweep.searchers.random import SeenConfigs, config_key
@@ -24,12 +26,13 @@ from hpcsweep.searchers.random import SeenConfigs, config_key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optuna.study import StudyDirection
     from optuna.study._frozen import FrozenStudy
 
     from hpcsweep.core.events import Config
 
 _STUDY: Final = 0
+#: Under this attribute Optuna keeps the constraints of a trial.
+_CONSTRAINTS_KEY: Final = "constraints"
 
 
 class Study:
@@ -43,20 +46,26 @@ class Study:
         replayed: Makes the sampler that each trial is asked of again before its parameters are fixed
             and its value is given: so the sampler leaves in the study what it needs later on. None for
             a sampler that needs no more than parameters and values.
+        objectives: What is optimised; the history has all of it as to be minimised.
     """
 
-    def __init__(self, space: Space, *, replayed: Callable[[], BaseSampler] | None) -> None:
+    def __init__(
+        self, space: Space, *, replayed: Callable[[], BaseSampler] | None, objectives: Objectives = DEFAULT
+    ) -> None:
         self.space = space
+        self._bounded = objectives.bounded
         self._distributions = distributions(space)
         self._replay = replayed
         self._observer = None if replayed is None else replayed()  # asked of observed trials only
         self._seen = SeenConfigs()
         self._storage = InMemoryStorage()
         no_pruner = optuna.pruners.NopPruner()
-        self._study = optuna.create_study(storage=self._storage, pruner=no_pruner)
+        directions = [StudyDirection.MINIMIZE] * len(objectives)
+        self._study = optuna.create_study(storage=self._storage, pruner=no_pruner, directions=directions)
         self._numbers: dict[int, int] = {}  # index of a configuration -> number of its trial
         self._of: Ints = np.empty(0, dtype=np.int64)
-        self._values: Floats = np.empty(0)
+        self._points: Floats = np.empty((0, len(objectives)))
+        self._violations: Floats = np.empty(0)
         self._units: Floats = np.empty((0, len(space.columns)))
 
     def precedes(self, history: History) -> bool:
@@ -66,23 +75,30 @@ class Study:
             history.space is self.space
             and history.observed >= known
             and np.array_equal(history.trials[:known], self._of)
-            and np.array_equal(history.values[:known], self._values, equal_nan=True)
+            and np.array_equal(history.points[:known], self._points, equal_nan=True)
+            and np.array_equal(history.violations[:known], self._violations)
             and np.array_equal(history.X[:known], self._units, equal_nan=True)
         )
 
     def catch_up(self, history: History) -> None:
         """See the observations that are new; a configuration's newest value replaces the one before."""
         known = len(self._of)
-        self._of, self._values, self._units = history.trials, history.values, history.X
-        for index, value, unit in zip(
-            self._of[known:].tolist(), self._values[known:].tolist(), self._units[known:], strict=True
+        self._of, self._units = history.trials, history.X
+        self._points, self._violations = history.points, history.violations
+        for index, values, violation, unit in zip(
+            self._of[known:].tolist(),
+            self._points[known:].tolist(),
+            self._violations[known:].tolist(),
+            self._units[known:],
+            strict=True,
         ):
             if index in self._numbers:
-                self._storage.replace(self._numbers[index], value)
+                attrs = constraint(violation) if self._bounded else {}
+                self._storage.replace(self._numbers[index], values, attrs)
                 continue
             config = history.configs[index] if index >= 0 else self.space.from_unit(unit[None])[0]
             self._numbers[index] = self._storage.count
-            self._enter(config, value, self._observer)
+            self._enter(config, values, self._observer, violation)
 
     def ask(self, n: int, history: History, sampler: BaseSampler) -> list[Config]:
         """Up to `n` different configurations that satisfy the constraints, with the pending ones running.
@@ -109,8 +125,14 @@ class Study:
             self._storage.restore(before)
         return list(found.values())
 
-    def _enter(self, config: Config, value: float | None, again: BaseSampler | None) -> None:
-        """A trial of this configuration: running without a value, failed if it is NaN.
+    def _enter(
+        self,
+        config: Config,
+        values: Sequence[float] | None,
+        again: BaseSampler | None,
+        violation: float = 0.0,
+    ) -> None:
+        """A trial of this configuration: running without values, failed if these are NaN.
 
         It is asked of the sampler `again` first, if there is one.
         """
@@ -119,19 +141,24 @@ class Study:
             for p in self.space.topological_order
             if p.name in self._distributions and p.name in config
         }
-        state = TrialState.RUNNING if value is None else trial_state(value)
-        values = [value] if value is not None and state is TrialState.COMPLETE else None
+        state = TrialState.RUNNING if values is None else trial_state(values)
+        told = values if state is TrialState.COMPLETE else None
+        beyond = constraint(violation) if self._bounded and values is not None else {}
         if again is None:
             used = {name: self._distributions[name] for name in params}
-            self._study.add_trial(create_trial(state=state, values=values, params=params, distributions=used))
+            self._study.add_trial(
+                create_trial(state=state, values=told, params=params, distributions=used, system_attrs=beyond)
+            )
             return
         self._study.sampler = again
         self._study.enqueue_trial(params)
         trial = self._study.ask()
         _ = trial.relative_params  # Optuna asks the sampler only for what is not fixed
         suggest_config(trial, self.space, self._distributions)
-        if value is not None:
-            self._study.tell(trial, values, state)
+        if values is not None:
+            for key, of in beyond.items():
+                self._storage.set_trial_system_attr(trial._trial_id, key, of)
+            self._study.tell(trial, told, state)
 
 
 # --------------------------------------------------------------------------- domains
@@ -220,9 +247,20 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-def trial_state(value: float) -> TrialState:
-    """Completed, or failed if the value is NaN."""
-    return TrialState.FAIL if np.isnan(value) else TrialState.COMPLETE
+def trial_state(values: Sequence[float]) -> TrialState:
+    """Completed, or failed if the values are NaN."""
+    return TrialState.FAIL if np.isnan(values).any() else TrialState.COMPLETE
+
+
+def constraint(violation: float) -> dict[str, tuple[float]]:
+    """How far a trial is beyond its bounds, where samplers that know constraints look for it."""
+    return {_CONSTRAINTS_KEY: (violation,)}
+
+
+def violation_of(trial: FrozenTrial) -> Sequence[float]:
+    """The same of a trial, for a sampler's `constraints_func`."""
+    known: Sequence[float] = trial.system_attrs[_CONSTRAINTS_KEY]
+    return known
 
 
 class InMemoryStorage(BaseStorage):
@@ -247,10 +285,12 @@ class InMemoryStorage(BaseStorage):
     def restore(self, snapshot: tuple[list[FrozenTrial], dict[str, Any]]) -> None:
         self._trials, self._attrs = snapshot
 
-    def replace(self, number: int, value: float) -> None:
-        """Another ending for a trial that has ended."""
-        state = trial_state(value)
-        self._change(number, state=state, values=[value] if state is TrialState.COMPLETE else None)
+    def replace(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
+        """Another ending for a trial that has ended, and attributes of the system that change with it."""
+        state = trial_state(values)
+        told = values if state is TrialState.COMPLETE else None
+        attributes = {**self._trials[number].system_attrs, **attrs}
+        self._change(number, state=state, values=told, system_attrs=attributes)
 
     def _change(self, number: int, **fields: Any) -> None:
         trial = copy.copy(self._trials[number])

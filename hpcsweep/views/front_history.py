@@ -226,7 +226,7 @@ def reference_text(history: FrontHistory) -> str:
     free = [metric for metric in history.objectives.metrics if metric not in bounded]
     parts = [f"the bound of {' and '.join(bounded)}"] if bounded else []
     if free:
-        within = " within bounds" if any(each.bounded for each in history.objectives) else ""
+        within = " within bounds" if history.objectives.bounded else ""
         what = f"of the first {SETTLED} configurations{within}"
         if not history.settled:
             what = f"so far, until there are {SETTLED} configurations{within}"

@@ -49,7 +49,7 @@ class TestSearchers(SearcherConformance):
 
 
 #: Those that propose for several objectives, and with bounds.
-SEVERAL = ("evolution", "gp", "tpe")
+SEVERAL = ("evolution", "gp", "optuna", "tpe")
 
 
 class TestSearchersOfSeveralObjectives(SearcherConformance):

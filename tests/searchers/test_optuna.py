@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
+from hpcsweep.core.objectives import Objective, Objectives
 from hpcsweep.core.protocols import Searcher
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
 from hpcsweep.searchers import optuna as adapter
@@ -142,6 +143,72 @@ def test_results_of_earlier_sweeps_are_told_too(seen: list[list[FrozenTrial]]) -
     assert [(trial.params, trial.values) for trial in seen[0]] == [(known, [1.0])]
 
 
+BOUNDED = Objectives([Objective("loss"), Objective("speed", "max", at_least=1.0)])
+
+
+def with_speed(history: History, index: int, config: Config, *, resource: int = 1) -> None:
+    """Its loss, and a speed that falls as the loss does."""
+    value = NAN if index % 5 == 4 else loss(config)
+    key = None if index % 5 == 4 else BOUNDED.key(value, (value, 1.5 * value))
+    history.observe(index, value, resource, key=key)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampler", ["RandomSampler", "NSGAIISampler"])
+def test_of_several_objectives_optuna_is_told_all_values_and_how_far_beyond_bounds(
+    sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by a sampler that each trial is asked of again."""
+    found: list[list[FrozenTrial]] = []
+
+    class Spy(getattr(optuna.samplers, sampler)):  # type: ignore[misc]
+        def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+            assert len(study.directions) == 2
+            found.append([other for other in study.get_trials(deepcopy=False) if other is not trial])
+            super().before_trial(study, trial)
+
+    one = OptunaSampler(sampler=sampler, objectives=BOUNDED)
+    history = History(CUBE, configs=CUBE.sample(6, default_rng(0)), objectives=BOUNDED)
+    for index in range(5):
+        with_speed(history, index, history.configs[index])
+    one.ask(1, history, default_rng(0))
+    with_speed(history, 0, history.configs[1], resource=3)  # its newest values replace those before
+    monkeypatch.setattr(optuna.samplers, sampler, Spy)
+    one.ask(1, history, default_rng(0))
+    losses = [loss(history.configs[index]) for index in (1, 1, 2, 3)]
+    told = found[-1][:5]
+    values = [value for trial in told for value in trial.values or (NAN, NAN)]
+    points = [(each, -1.5 * each) for each in losses]
+    assert values == pytest.approx([value for point in points for value in point] + [NAN, NAN], nan_ok=True)
+    beyond = [trial.system_attrs["constraints"][0] for trial in told]
+    assert beyond == pytest.approx([max(0.0, 1 - 1.5 * each) for each in losses] + [0.0])
+    assert any(beyond)
+    assert [trial.state for trial in told[-1:]] == [TrialState.FAIL]
+
+
+def test_a_sampler_that_knows_one_objective_or_no_bounds_is_refused() -> None:
+    def problems(sampler: str, *objectives: Objective) -> list[str]:
+        return OptunaSampler(sampler=sampler, objectives=Objectives(objectives)).problems(CUBE)
+
+    bounded = Objective("loss", at_most=1.0)
+    for sampler in (
+        "TPESampler",
+        "RandomSampler",
+        "NSGAIISampler",
+        "NSGAIIISampler",
+        "QMCSampler",
+        "GPSampler",
+    ):
+        assert problems(sampler, bounded, Objective("size")) == []
+    (problem,) = problems("CmaEsSampler", Objective("loss"), Objective("size"))
+    assert problem.startswith(
+        "searcher.sampler: CmaEsSampler searches for one objective, and there are several;"
+    )
+    assert problems("CmaEsSampler", bounded) == [
+        "searcher.sampler: CmaEsSampler knows no bounds of objectives; use TPESampler or NSGAIISampler"
+    ]
+    assert problems("CmaEsSampler", Objective("loss")) == []
+
+
 def test_later_ones_of_a_batch_see_the_earlier_ones_running(seen: list[list[FrozenTrial]]) -> None:
     batch = OptunaSampler(sampler="RandomSampler").ask(3, History(CUBE), default_rng(0))
     assert [trial.params for trial in seen[-1]] == batch[:2]
@@ -174,12 +241,12 @@ def test_the_generator_decides_between_equal_histories() -> None:
 
 @pytest.mark.parametrize("sampler", ["TPESampler", "NSGAIISampler"])
 def test_of_a_growing_history_only_what_is_new_is_told(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    entered: list[float | None] = []
+    entered: list[float] = []
     enter: Callable[..., None] = Study._enter
 
-    def counted(self: Study, config: Config, value: float | None, *rest: Any) -> None:
-        entered.append(value)
-        enter(self, config, value, *rest)
+    def counted(self: Study, config: Config, values: Sequence[float], *rest: Any) -> None:
+        entered.extend(values)
+        enter(self, config, values, *rest)
 
     monkeypatch.setattr(Study, "_enter", counted)
     advance(searcher(sampler), history := History(CUBE), asks=40, batch=1)
