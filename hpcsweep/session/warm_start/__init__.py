@@ -61,10 +61,6 @@ def load_results(spec: SweepSpec, source: str | Path, *, key: str) -> WarmStartL
     if module is None:
         what = path if Path(path).exists() else f"{path}, which does not exist"
         raise SpecError(f"{key}: expected {EXPECTED}, got {what}")
-    several = spec.objectives.several
-    if several and module != "own_folder":
-        needed = "a sweep of several objectives learns from results folders of hpcsweep only"
-        raise SpecError(f"{key}: {needed}, got {path}")
     read: Reader = import_module(f"hpcsweep.session.warm_start.{module}").read
     results, values = [], []
     skipped: Counter[str] = Counter()
@@ -78,7 +74,9 @@ def load_results(spec: SweepSpec, source: str | Path, *, key: str) -> WarmStartL
         else:
             results.append((config, tuple(trial.observations)))
             values.append(tuple(trial.values))
-    return WarmStartLoaded(str(source), tuple(results), dict(skipped), tuple(values) if several else ())
+    return WarmStartLoaded(
+        str(source), tuple(results), dict(skipped), tuple(values) if spec.objectives.several else ()
+    )
 
 
 def describe_warm_start(loaded: Sequence[WarmStartLoaded]) -> list[str]:

@@ -2,6 +2,7 @@
 
 The names are those of the space and of the objective, bare or as tools write them: `config.lr` (`hpcsweep
 export`), `params_lr` (Optuna's `trials_dataframe`), `config/lr` (Ray's `get_dataframe`). Others are ignored.
+Of several objectives each has a column: `loss`, `values.loss`, `values_loss` or, in their order, `values_0`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcsweep.core.domains import Choice, Constant, Domain, Float, Int, Ordinal
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import json_key
 from hpcsweep.errors import SpecError
@@ -36,14 +38,15 @@ def read(spec: SweepSpec, path: Path, part: str, key: str) -> Iterator[Earlier]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise SpecError(f"{key}: {path}: is no CSV file in UTF-8: {error}") from error
     columns = _columns(spec.space, names)
-    metric = next((name for name in (spec.objective.metric, "value") if name in names), None)
-    if metric is None:
-        shown = ", ".join(names)
-        raise SpecError(f"{key}: {path} has no column {spec.objective.metric!r}; there are {shown}")
+    metrics = [_metric(spec.objectives, index, names) for index in range(len(spec.objectives))]
+    if None in metrics:
+        metric, shown = spec.objectives.metrics[metrics.index(None)], ", ".join(names)
+        raise SpecError(f"{key}: {path} has no column {metric!r}; there are {shown}")
+    measured = [name for name in metrics if name is not None]
     missing = [p.name for p in spec.space.columns if p.name not in columns and not p.when]
     if missing:
         raise SpecError(f"{key}: {path} has no column {missing[0]!r}; there are {', '.join(names)}")
-    taken = {metric, *columns.values()}
+    taken = {*measured, *columns.values()}
     resource = next((name for name in RESOURCES if name in names and name not in taken), None)
     state = next((name for name in STATES if name in names and name not in taken), None)
     rungs = Rungs(spec)
@@ -54,7 +57,17 @@ def read(spec: SweepSpec, path: Path, part: str, key: str) -> Iterator[Earlier]:
         same = json_key(config) if resource is not None else number
         trials.setdefault(same, (config, []))[1].append(row)
     for config, own in trials.values():
-        yield _earlier(config, own, rungs, metric=metric, resource=resource, state=state)
+        yield _earlier(config, own, rungs, metrics=measured, resource=resource, state=state)
+
+
+def _metric(objectives: Objectives, index: int, names: Sequence[str]) -> str | None:
+    """The column of one objective."""
+    metric = objectives.metrics[index]
+    if len(objectives) == 1:
+        written = [metric, "value"]
+    else:
+        written = [metric, f"values.{metric}", f"values_{metric}", f"values_{index}"]
+    return next((name for name in written if name in names), None)
 
 
 def _rows(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
@@ -128,28 +141,30 @@ def _earlier(
     rows: Sequence[Mapping[str, str]],
     rungs: Rungs,
     *,
-    metric: str,
+    metrics: Sequence[str],
     resource: str | None,
     state: str | None,
 ) -> Earlier:
-    values: dict[int, float] = {}
+    reports: dict[int, Sequence[float | None]] = {}
     failed = False
     why = ""
     for row in rows:
         said = row[state].strip().lower().rpartition(".")[2] if state is not None else ""
-        number = _float(row[metric])
+        numbers = [_float(row[metric]) for metric in metrics]
         step = _float(row[resource]) if resource is not None else None
         if said in _OPEN:
             why = "no result yet"
-        elif said in _FAILED or (number is not None and not math.isfinite(number)):
+        elif said in _FAILED or any(number is not None and not math.isfinite(number) for number in numbers):
             failed = True
-        elif number is None:
-            why = f"{metric}: no number"
+        elif all(number is None for number in numbers):
+            why = f"{metrics[0]}: no number"
         elif step is not None and not (math.isfinite(step) and step >= 1):
             why = f"{resource}: must be at least 1"
         else:
-            values[rungs.full if step is None else int(step)] = number
-    return Earlier(config, rungs.observations(values, failed=failed), why)
+            reports[rungs.full if step is None else int(step)] = numbers
+            if None in numbers:
+                why = f"{metrics[numbers.index(None)]}: no number"
+    return rungs.earlier(config, reports, failed=failed, why=why)
 
 
 def _float(text: str) -> float | None:

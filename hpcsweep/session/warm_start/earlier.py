@@ -57,33 +57,58 @@ class Rungs:
         plan = rungs_of(make_scheduler(spec))
         self._below = sorted({resource for bracket in plan.brackets for resource in bracket.resources}) or [1]
         self.full = self._below.pop()
-        self._better = min if spec.objective.mode == "min" else max
-        self._best = spec.objective.at == "best"
+        self._objectives = spec.objectives
 
-    def observations(
-        self, values: Mapping[int, float], *, final: float | None = None, failed: bool = False
-    ) -> list[tuple[int, float | None]]:
-        """What a trial that reported these values by step shows at the rungs that it passed, and at its end.
+    def earlier(
+        self,
+        config: Mapping[str, Any],
+        reports: Mapping[int, Sequence[float | None]],
+        *,
+        final: Sequence[float] | None = None,
+        failed: bool = False,
+        why: str = "",
+    ) -> Earlier:
+        """What a trial that reported this shows at the rungs that it passed, and at its end.
 
         Args:
-            values: By step, which counts from 1.
-            final: Of a trial that was trained to its end; else the last value counts at its step.
+            config: Its configuration.
+            reports: By step, which counts from 1, the value of each objective, None where it has none.
+            final: Of a trial that was trained to its end; else the last values count at their step.
             failed: It failed after its last report.
+            why: Why there are no observations, should there be none.
         """
-        steps = sorted(step for step, value in values.items() if math.isfinite(value))
-        so_far: dict[int, float] = {}
-        for step in steps:
-            value, before = values[step], next(reversed(so_far.values()), None)
-            so_far[step] = self._better(before, value) if self._best and before is not None else value
-        last = steps[-1] if steps else 0
-        found: list[tuple[int, float | None]] = [
-            (rung, so_far[rung]) for rung in self._below if rung in so_far and (rung < last or failed)
+        points = self._points(reports)
+        last = max(points, default=0)
+        found: list[tuple[int, Sequence[float] | None]] = [
+            (rung, points[rung]) for rung in self._below if rung in points and (rung < last or failed)
         ]
-        if failed:
-            return [*found, (self.full, None)]
-        if final is not None:
-            return [(self.full, final)] if not math.isfinite(final) else [*found, (self.full, final)]
-        return [*found, (min(last, self.full), so_far[last])] if steps else []
+        if failed or (final is not None and not all(map(math.isfinite, final))):
+            found.append((self.full, None))
+        elif final is not None:
+            found.append((self.full, final))
+        elif points:
+            found.append((min(last, self.full), points[last]))
+        observations = [(rung, None if values is None else values[0]) for rung, values in found]
+        values = [tuple(values or ()) for _, values in found] if self._objectives.several else ()
+        return Earlier(config, observations, why, values)
+
+    def _points(self, reports: Mapping[int, Sequence[float | None]]) -> dict[int, tuple[float, ...]]:
+        """By step the values of all objectives that count there, from the first on that has them all."""
+        so_far: dict[int, float] = {}
+        points: dict[int, tuple[float, ...]] = {}
+        for step in sorted(reports):
+            new = {
+                index: value
+                for index, value in enumerate(reports[step])
+                if value is not None and math.isfinite(value)
+            }
+            for index, value in new.items():
+                objective = self._objectives[index]
+                best = objective.at == "best" and index in so_far
+                so_far[index] = objective.better(so_far[index], value) if best else value
+            if new and len(so_far) == len(self._objectives):
+                points[step] = tuple(so_far[index] for index in range(len(self._objectives)))
+        return points
 
 
 def canonical_name(name: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
 from hpcsweep.session.warm_start.earlier import Earlier, Rungs, by_our_names
 from hpcsweep.spec import SweepSpec
@@ -38,10 +39,10 @@ def read(spec: SweepSpec, path: Path, part: str, key: str) -> Iterator[Earlier]:
             said = " ".join(str(error).split()) or type(error).__name__
             raise SpecError(f"{key}: {path}: Optuna {optuna.__version__} cannot read it: {said}") from error
     rungs = Rungs(spec)
-    _check_direction(study, spec, f"{key}: the study {study.study_name!r} in {path}")
+    order = _order(study, spec, f"{key}: the study {study.study_name!r} in {path}")
     offset = int(any(0 in trial.intermediate_values for trial in trials))
     for trial in trials:
-        yield _earlier(trial, spec, rungs, offset)
+        yield _earlier(trial, spec, rungs, offset=offset, order=order)
 
 
 def _storage(path: Path, scratch: Path) -> BaseStorage:
@@ -75,23 +76,36 @@ def _study(storage: BaseStorage, name: str, where: str) -> optuna.Study:
     return optuna.load_study(study_name=name or names[0], storage=storage)
 
 
-def _check_direction(study: optuna.Study, spec: SweepSpec, where: str) -> None:
-    if len(study.directions) > 1:
-        raise SpecError(f"{where}: has {len(study.directions)} objectives, expected one")
-    mode = "min" if study.direction.name == "MINIMIZE" else "max"
-    if mode != spec.objective.mode:
-        raise SpecError(f"{where}: has mode {mode}, this sweep {spec.objective.mode}")
+def _order(study: optuna.Study, spec: SweepSpec, where: str) -> list[int]:
+    """Where the values of a trial have each of our objectives: by its name where the study names several."""
+    names, ours = study.metric_names, spec.objectives
+    if len(study.directions) != len(ours):
+        raise SpecError(f"{where}: has {plural(len(study.directions), 'objective')}, this sweep {len(ours)}")
+    order = list(range(len(ours)))
+    if names is not None and len(ours) > 1:
+        if set(names) != set(ours.metrics):
+            known, wanted = (", ".join(map(repr, each)) for each in (names, ours.metrics))
+            raise SpecError(f"{where}: measured {known}, this sweep measures {wanted}")
+        order = [names.index(metric) for metric in ours.metrics]
+    for objective, at in zip(ours, order, strict=True):
+        mode = "min" if study.directions[at].name == "MINIMIZE" else "max"
+        if mode != objective.mode:
+            of = f"for {objective.metric} " if len(ours) > 1 else ""
+            raise SpecError(f"{where}: has mode {mode} {of}".rstrip() + f", this sweep {objective.mode}")
+    return order
 
 
-def _earlier(trial: FrozenTrial, spec: SweepSpec, rungs: Rungs, offset: int) -> Earlier:
+def _earlier(
+    trial: FrozenTrial, spec: SweepSpec, rungs: Rungs, *, offset: int, order: Sequence[int]
+) -> Earlier:
     config: dict[str, Any] = by_our_names(spec.space, trial.params)
-    values = {step + offset: value for step, value in trial.intermediate_values.items()}
+    one = len(order) == 1  # Optuna has no reports of several
+    reports = {step + offset: [value] for step, value in trial.intermediate_values.items() if one}
     match trial.state.name:
         case "COMPLETE":
-            return Earlier(config, rungs.observations(values, final=trial.value))
+            return rungs.earlier(config, reports, final=[trial.values[at] for at in order])
         case "FAIL":
-            return Earlier(config, rungs.observations(values, failed=True))
+            return rungs.earlier(config, reports, failed=True)
         case "PRUNED":
-            found = rungs.observations(values)
-            return Earlier(config, found, "pruned before it reported a value")
+            return rungs.earlier(config, reports, why="pruned before it reported a value")
     return Earlier(config, (), "no result yet")

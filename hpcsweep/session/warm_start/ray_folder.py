@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,24 @@ def read(spec: SweepSpec, path: Path, part: str, key: str) -> Iterator[Earlier]:
         raise SpecError(f"{key}: {error.filename or path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SpecError(f"{key}: {path}: {error}") from error
-    metric, rungs = spec.objective.metric, Rungs(spec)
+    metrics, rungs = spec.objectives.metrics, Rungs(spec)
     known = sorted({name for rows in reports for row in rows for name in row if _number(row[name])})
-    if any(reports) and metric not in known:
+    missing = [metric for metric in metrics if metric not in known]
+    if any(reports) and missing:
         shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-        raise SpecError(f"{key}: {path} has no metric {metric!r}; there are {shown}")
+        raise SpecError(f"{key}: {path} has no metric {missing[0]!r}; there are {shown}")
     fixed = _fixed(configs) - set(spec.space.names)
     for folder, config, rows in zip(folders, configs, reports, strict=True):
         values = {
-            int(row.get("training_iteration", number)): float(row[metric])
+            int(row.get("training_iteration", number)): [
+                float(row[metric]) if _number(row.get(metric)) else None for metric in metrics
+            ]
             for number, row in enumerate(rows, start=1)
-            if _number(row.get(metric))
         }
         failed = any((folder / name).exists() for name in ("error.txt", "error.pkl"))
-        nan = bool(values) and not any(map(math.isfinite, values.values()))
+        nan = any(map(_never_finite, zip(*values.values(), strict=True)))
         given = {name: value for name, value in config.items() if name not in fixed}
-        yield Earlier(given, rungs.observations(values, failed=failed or nan))
+        yield rungs.earlier(given, values, failed=failed or nan)
 
 
 def _reports(file: Path) -> list[dict[str, Any]]:
@@ -79,6 +81,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _never_finite(values: Sequence[float | None]) -> bool:
+    """Of one objective, in all reports: whether it had values, and none of them was finite."""
+    known = [value for value in values if value is not None]
+    return bool(known) and not any(map(math.isfinite, known))
 
 
 def _fixed(configs: list[dict[str, Any]]) -> set[str]:
