@@ -14,6 +14,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
     LEGEND_ABOVE,
+    RESOURCE,
     SYMBOLS_TEXT,
     Dimension,
     colour_bar,
@@ -25,14 +26,16 @@ from hpcsweep.html.plotting import (
     markers,
     noun,
     outlier_cutoff,
+    resource_label,
     ring,
     subsample,
     unflatten,
 )
-from hpcsweep.html.sections import Figure, Section
+from hpcsweep.html.sections import Block, Figure, Section, choice
 from hpcsweep.views.configurations import FailedConfigurations, failed_configurations, valued_configurations
 from hpcsweep.views.format import number
-from hpcsweep.views.importance import Values, importances, values_of
+from hpcsweep.views.importance import importances
+from hpcsweep.views.resource_values import Values, compared_resources, values_of
 from hpcsweep.views.results import Results
 
 #: Fewer points give no picture.
@@ -56,7 +59,23 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
         if len(names) < 2:
             return None
         pair = (names[0], names[1])
-    level = values_of(results)
+    shown, counts = values_of(results).resource, compared_resources(results)
+    versions: dict[tuple[str, ...], list[Block]] = {}
+    chosen: tuple[str, ...] = ()
+    for at in counts or (shown,):
+        figure = _figure(results, pair, values_of(results, resource=at))
+        if figure is not None:
+            label = (resource_label(at, counts.get(at, 0), results.folder.state),)
+            chosen = label if at == shown or not chosen else chosen
+            versions[label] = [figure if at == shown else figure._replace(id=f"{figure.id}-at-{at}")]
+    if not versions:
+        return None
+    title = f"{pair[0]} and {pair[1]} together"
+    return Section("contour", title, choice("contour-by-resource", [RESOURCE], versions, chosen))
+
+
+def _figure(results: Results, pair: tuple[str, str], level: Values) -> Figure | None:
+    """The values at one resource; None where too few have both parameters."""
     state = results.folder.state
     both, (x, y) = _both_active(results, pair, level.configs)
     if len(both) < LEAST:
@@ -71,7 +90,7 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
     order = np.argsort(level.values if results.minimise else -level.values, kind="stable")
     drawn = order[subsample(len(order), best=MOST // 4, most=MOST)][::-1]
     best = [] if results.best is None else _ring(results, pair)
-    figure = Figure(
+    return Figure(
         "contour-pair",
         [
             _surface(results, x, y, level, failed=of_lost, others=others),
@@ -90,7 +109,6 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
         _summary(results, x, y, level, order, lost=len(lost.trials)),
         height=560,
     )
-    return Section("contour", f"{x.name} and {y.name} together", [figure])
 
 
 def _both_active(

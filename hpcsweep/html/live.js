@@ -14,7 +14,7 @@
     due = Date.now() + every;
   });
   addEventListener("pagehide", () => {
-    const view = { ...page.view?.(), scroll: scrollY, paused: paused() };
+    const view = { ...page.view?.(), choices: page.choices?.(), scroll: scrollY, paused: paused() };
     try { sessionStorage.setItem(KEY, JSON.stringify(view)); } catch { /* storage may be forbidden */ }
   });
   if (page.before) {

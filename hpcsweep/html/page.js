@@ -3,6 +3,7 @@
 (() => {
   const root = document.documentElement;
   const figures = [...document.querySelectorAll(".plot")];
+  const shown = (plot) => !plot.closest("[hidden]"); // others are of versions that are not chosen
   const SHEET = 680; // pixels that fit between the margins of A4 and Letter
   let width; // of figures; they fill theirs unless they are for a sheet
   const TIP = 10; // parameters that a tooltip names
@@ -136,12 +137,12 @@
 
   // plotly.js, and what each figure shows as text; read once, so that a printer does not have to wait.
   const texts = new Map();
+  const read = async (plot) => texts.set(plot, await unpacked(plot.closest("figure").querySelector("script")));
   let ready = null;
   function prepare() {
     return ready ??= (async () => {
       const source = document.getElementById("plotly");
-      const read = figures.map(async (plot) => texts.set(plot, await unpacked(plot.closest("figure").querySelector("script"))));
-      const [code, data] = await Promise.all([unpacked(source), trials, ...read]);
+      const [code, data] = await Promise.all([unpacked(source), trials, ...figures.filter(shown).map(read)]);
       if (data) learn(data);
       const script = document.createElement("script");
       script.textContent = code; // the page's policy knows it
@@ -150,12 +151,14 @@
     })();
   }
 
-  // A copy in which every {"@": name, "opacity": share} is a colour; arrays that end with a number are taken as they are.
-  function coloured(value) {
-    if (Array.isArray(value)) return typeof value.at(-1) === "number" ? value : value.map(coloured);
+  // A copy in which every {"@": name, "opacity": share} is a colour, and every {"$": index} what several traces share;
+  // arrays that end with a number are taken as they are.
+  function coloured(value, shared) {
+    if (Array.isArray(value)) return typeof value.at(-1) === "number" ? value : value.map((inner) => coloured(inner, shared));
     if (value === null || typeof value !== "object") return value;
     if ("@" in value) return colour(value["@"], value.opacity);
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner)]));
+    if ("$" in value) return shared[value.$];
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner, shared)]));
   }
 
   function template() {
@@ -211,7 +214,8 @@
     plot.dataset.version = version;
     try {
       if (!window.Plotly) await prepare();
-      const content = coloured(JSON.parse(texts.get(plot)));
+      if (!texts.has(plot)) await read(plot);
+      const { shared, ...packed } = JSON.parse(texts.get(plot)), content = coloured(packed, shared?.map((each) => coloured(each)));
       menus.forEach(({ selectedIndex, selectedOptions }, at) => {
         if (!selectedOptions[0].defaultSelected) change(content, content.menus[at][selectedIndex]);
       });
@@ -253,12 +257,15 @@
   for (const plot of figures) {
     const figure = plot.closest("figure");
     seen.observe(plot);
-    figure.querySelectorAll("select").forEach((menu) => menu.addEventListener("change", () => draw(plot)));
+    figure.querySelectorAll("select").forEach((menu) => menu.addEventListener("change", () => {
+      if (shown(plot)) draw(plot);
+      else delete plot.dataset.drawn;
+    }));
     figure.querySelectorAll(".save button").forEach((button) => button.addEventListener("click", () => save(plot, button.value)));
   }
 
   // Everything at once, for a printer or a picture; resolves when all is drawn.
-  window.hpcsweepDrawAll = () => Promise.all(figures.filter(stale).map(draw));
+  window.hpcsweepDrawAll = () => Promise.all(figures.filter((plot) => shown(plot) && stale(plot)).map(draw));
 
   const dark = document.getElementById("dark");
   const themed = () => {

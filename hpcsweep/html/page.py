@@ -12,6 +12,7 @@ import hashlib
 import math
 import numbers
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -29,13 +30,14 @@ from hpcsweep.html.attempts import failures, gpu_time
 from hpcsweep.html.contour import contour
 from hpcsweep.html.curves import curves
 from hpcsweep.html.front import front
+from hpcsweep.html.importance import importance
 from hpcsweep.html.parallel import parallel
-from hpcsweep.html.parameters import importance, slices
+from hpcsweep.html.parameters import slices
 from hpcsweep.html.pareto import Mode, pareto
 from hpcsweep.html.plotly_js import plotly_js
 from hpcsweep.html.progress import progress
 from hpcsweep.html.rungs import rungs
-from hpcsweep.html.sections import Figure, Section, Table, TrialTable
+from hpcsweep.html.sections import Figure, Section, Table, TrialTable, flat
 from hpcsweep.html.summary import provenance, summary
 from hpcsweep.html.trials import trials
 from hpcsweep.html.usage import usage
@@ -111,14 +113,11 @@ def render(title: str, sections: Sequence[Section], *, at: float | None = None, 
     environment.filters |= {"cell": _cell, "numeric": _numeric}
     environment.filters |= {"data": data_script, "figure_json": figure_json, "trials_json": trials_json}
     environment.globals["kind"] = lambda block: type(block).__name__.lower()
-    drawn = any(isinstance(block, Figure) for section in sections for block in section.blocks)
+    kinds = {type(block) for section in sections for block in flat(section.blocks)}
+    drawn = Figure in kinds
     plotly = plotly_js() if drawn else ""
-    listed = any(isinstance(block, TrialTable) for section in sections for block in section.blocks)
-    scripts = {name: Markup(_read(f"{name}.js")) for name in ("theme", "page", "live", "trials")}
-    if not every:
-        scripts["live"] = Markup("")
-    if not listed:
-        scripts["trials"] = Markup("")
+    used = {"theme": True, "page": True, "live": bool(every), "trials": TrialTable in kinds, "choices": drawn}
+    scripts = {name: Markup(_read(f"{name}.js") if there else "") for name, there in used.items()}
     return environment.get_template("page.html").render(
         title=title,
         sections=sections,
@@ -232,6 +231,8 @@ def style_sheet() -> str:
     return "\n".join(lines)
 
 
+#: Lists of so many entries are written once.
+_SHARED: Final = 40
 #: Data of so many characters are packed.
 _PACKED: Final = 4000
 #: Beyond this, digits are kept as they are: dates in milliseconds, counts.
@@ -256,8 +257,37 @@ def figure_json(figure: Figure) -> Markup:
         [{"method": button["method"], "args": button["args"]} for button in menu["buttons"]]
         for menu in layout.pop("updatemenus", ())
     ]
-    content = {"traces": list(figure.traces), "layout": layout, "menus": menus}
-    return Markup(msgspec.json.encode(plain(content)).decode().translate(_IN_HTML))
+    content = plain({"traces": list(figure.traces), "layout": layout, "menus": menus})
+    traces, shared = _share(content["traces"])
+    content |= {"traces": traces} | ({"shared": shared} if shared else {})
+    return Markup(msgspec.json.encode(content).decode().translate(_IN_HTML))
+
+
+def _share(traces: Any) -> tuple[Any, list[msgspec.Raw]]:
+    """Long lists that stand in several places once, and `{"$": index}` where they were."""
+    times: Counter[bytes] = Counter()
+    encode = msgspec.json.encode
+
+    def look(value: Any) -> None:
+        match value:
+            case dict():
+                for inner in value.values():
+                    look(inner)
+            case list() if len(value) >= _SHARED:
+                times[encode(value)] += 1
+
+    def replaced(value: Any) -> Any:
+        match value:
+            case dict():
+                return {name: replaced(inner) for name, inner in value.items()}
+            case list() if len(value) >= _SHARED and (at := places.get(encode(value))) is not None:
+                return {"$": at}
+        return value
+
+    for trace in traces:
+        look(trace)
+    places = {text: at for at, text in enumerate(text for text, count in times.items() if count > 1)}
+    return [replaced(trace) for trace in traces], list(map(msgspec.Raw, places))
 
 
 def trials_json(table: TrialTable) -> Markup:

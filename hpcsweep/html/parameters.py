@@ -1,8 +1,7 @@
-"""Sections on parameters: how much each matters, and the value against each."""
+"""Section: the value against each parameter."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
     HOVER,
     LEGEND_ABOVE,
+    RESOURCE,
     SYMBOLS_TEXT,
     Dimension,
     ValueAxis,
@@ -24,15 +24,17 @@ from hpcsweep.html.plotting import (
     jitter,
     markers,
     noun,
+    resource_label,
     ring,
     subsample,
     unflatten,
     value_axis,
 )
-from hpcsweep.html.sections import Block, Figure, Section, Text
+from hpcsweep.html.sections import Block, Figure, Section, choice
 from hpcsweep.views.configurations import Configurations, FailedConfigurations, configurations
-from hpcsweep.views.format import label, number
-from hpcsweep.views.importance import LEAST, Analysis, Importance, analysis, importances, values_of
+from hpcsweep.views.format import number
+from hpcsweep.views.importance import importances
+from hpcsweep.views.resource_values import compared_resources, values_of
 from hpcsweep.views.results import Results
 
 #: So many trials are drawn for one parameter, and points for all of them together; the best are kept.
@@ -44,10 +46,31 @@ _FAILED: Final = 500
 
 
 def slices(results: Results) -> Section | None:
-    """One parameter at a time, chosen from a list with the most important first; colour: the resource."""
-    valued = configurations(results.folder.state)
-    if not len(valued.trials) or not results.space.columns:
+    """One parameter at a time, chosen from a list with the most important first.
+
+    Values at one resource, which is chosen above; or the newest one of each trial, in the colour of the
+    resource.
+    """
+    state = results.folder.state
+    newest = configurations(state)
+    if not len(newest.trials) or not results.space.columns:
         return None
+    counts = compared_resources(results)
+    if len(set(newest.resources.tolist())) == 1:
+        counts = {}  # nothing to choose from
+    of_all = (f"newest of each ({plural(len(newest.trials), noun(state))})",)
+    labels = {at: (resource_label(at, count, state),) for at, count in counts.items()}
+    shown = labels.get(values_of(results).resource, of_all)
+    versions = {label: configurations(state, at) for at, label in labels.items()} | {of_all: newest}
+    figures: dict[tuple[str, ...], list[Block]] = {
+        label: [_figure(results, valued, id="" if label == shown else f"-{at}")]
+        for at, (label, valued) in enumerate(versions.items())
+    }
+    return Section("slices", "Each parameter", choice("slices-by-resource", [RESOURCE], figures, shown))
+
+
+def _figure(results: Results, valued: Configurations, *, id: str) -> Figure:
+    """The configurations; `id` ends its own."""
     most = max(_BEST, min(MOST, _ALL // len(results.space.columns)))
     # The best are drawn last, on top of the others.
     shown = valued.take(subsample(len(valued.trials), best=_BEST, most=most)[::-1])
@@ -62,29 +85,32 @@ def slices(results: Results) -> Section | None:
         traces += _traces(parameter, shown, visible=index == 0)
         if len(failed.trials):
             traces.append(_failed(of_failed[parameter.name], failed, visible=index == 0))
-    figure = Figure(
-        "slices-one",
+    return Figure(
+        f"slices-one{id}",
         traces,
         _slices_layout(results, parameters, axis, failed=len(failed.trials) > 0),
         _slices_caption(results, valued, shown, failed) + axis.note,
         _slices_summary(results, valued),
         height=500,
     )
-    return Section("slices", "Each parameter", [figure])
 
 
 def _slices_caption(
     results: Results, valued: Configurations, shown: Configurations, failed: FailedConfigurations
 ) -> str:
     what = noun(results.folder.state)
-    text = f"{results.metric} of each {what} against one parameter, chosen above."
+    at = f" at resource {valued.resources[0]:,}" if len(set(valued.resources)) == 1 else ""
+    text = f"{results.metric} of each {what}{at} against one parameter, chosen above."
     if what != "trial":
         text = (
-            f"Mean {results.metric} of each configuration against one parameter, chosen above. "
+            f"Mean {results.metric} of each configuration{at} against one parameter, chosen above. "
             "Lines reach from the least to the largest value of its repeats."
         )
     active = ", where it has the parameter" if any(p.when for p in results.space.columns) else ""
-    text += f" The ring is the best of the sweep, trial {valued.trials[0]}{active}."
+    best = results.best and valued.trials[0] == results.best["trial"]
+    text += (
+        f" The ring is the best {'of the sweep' if best else 'of these'}, trial {valued.trials[0]}{active}."
+    )
     if len(set(shown.resources)) > 1:
         text += " Blue points were trained for longest."
     if len(shown.trials) < len(valued.trials):
@@ -185,7 +211,8 @@ def _colours(resources: NDArray[np.int64], active: NDArray[np.int64]) -> dict[st
 
 def _slices_summary(results: Results, valued: Configurations) -> str:
     """Medians in the thirds of each domain, or for each listed value, and how many failed there."""
-    own = ", each at the resource of its newest value" if len(set(valued.resources)) > 1 else ""
+    several = len(set(valued.resources)) > 1
+    own = ", each at the resource of its newest value" if several else f" at resource {valued.resources[0]:,}"
     sentences = [f"Medians of {results.metric}{own}."]
     of_failed = dimensions(results.space, valued.failed.configs)
     for parameter, failed in zip(dimensions(results.space, valued.configs), of_failed, strict=True):
@@ -206,144 +233,3 @@ def _parts(parameter: Dimension, parts: int) -> Floats:
     """In which of the equal parts of the domain each value lies `(n,)`; NaN where inactive."""
     low, high = parameter.ends
     return np.clip(np.floor((parameter.scaled - low) / (high - low) * parts), 0, parts - 1)
-
-
-#: So many parameters have a bar.
-MOST_BARS: Final = 25
-#: Below this R² the shares are those of a model that knows little.
-_POOR: Final = 0.5
-
-
-def importance(results: Results) -> Section | None:
-    """A bar for each parameter, by objective; words where values are too few, None without parameters."""
-    if not results.space.columns:
-        return None
-    blocks: list[Block] = []
-    for objective in range(len(results.objectives)):
-        result = analysis(results, objective)
-        if result is None:
-            blocks.append(Text(_too_few_values(results, objective)))
-        else:
-            blocks += _importance_blocks(results, result, objective)
-    return Section("importance", "Which parameters matter", blocks)
-
-
-def _too_few_values(results: Results, objective: int) -> str:
-    values = values_of(results, objective)
-    if len(values.values) < LEAST:
-        at = f" at resource {values.resource}" if len(values.values) else ""
-        return (
-            f"Too few values: {LEAST} configurations with a value at the same resource are needed, "
-            f"there are {len(values.values)}{at}."
-        )
-    return (
-        f"All {len(values.values)} configurations at resource {values.resource} have the same "
-        f"{results.objectives[objective].metric}: no parameter makes a difference."
-    )
-
-
-def _importance_blocks(results: Results, result: Analysis, objective: int) -> list[Block]:
-    metric = results.objectives[objective].metric
-    blocks: list[Block] = [
-        Text(
-            f"A share is the part of the variance of {metric} over the whole space that is due to this "
-            "parameter alone, whatever the others are; a conditional parameter counts where it is active. "
-            f"{_percent(result.interactions)} is due to interactions."
-        )
-    ]
-    if results.space.constraints:
-        blocks.append(Text("Constraints tie parameters together: shares may overlap.", "note"))
-    if result.explained < _POOR:
-        explained = max(0.0, result.explained)
-        blocks.append(
-            Text(
-                f"Unreliable: the model behind these shares predicts only {_percent(explained)} of the "
-                f"variance of {metric} in configurations that it has not seen. More trials help, "
-                "unless the values are mostly noise.",
-                "warning",
-            )
-        )
-    figure = _importance_figure(result)
-    if results.objectives.has_front:
-        figure = figure._replace(
-            id=f"{figure.id}-{objective}",
-            caption=f"For {metric}. {figure.caption}",
-            summary=f"For {metric}: {figure.summary}",
-        )
-    lost = len(configurations(results.folder.state).failed.trials)
-    if lost:
-        left_out = (
-            f"{plural(lost, 'failed configuration')} without a value {'is' if lost == 1 else 'are'} left out"
-        )
-        figure = figure._replace(caption=f"{figure.caption} {left_out}.")
-    return [*blocks, figure]
-
-
-def _importance_figure(result: Analysis) -> Figure:
-    shown = result.parameters[:MOST_BARS]
-    bars = shown[::-1]  # plotly begins at the bottom
-    bounds = (np.array(each) for each in zip(*((bar.share, bar.low, bar.high) for bar in bars), strict=True))
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "y": list(range(len(bars))),
-        "x": [bar.share for bar in bars],
-        "error_x": error_bars(*bounds, color="@8"),
-        "marker": {"color": "@1/0.6"},
-        "text": [bar.name for bar in bars],
-        "textposition": "none",
-        "customdata": [[_percent(bar.low), _percent(bar.high)] for bar in bars],
-        "hovertemplate": "%{text}: %{x:.1%}, between %{customdata[0]} and %{customdata[1]}<extra></extra>",
-    }
-    layout = {
-        "xaxis": {
-            "title": {"text": "share of the variance"},
-            "tickformat": ".0%",
-            "range": [0, max(bar.high for bar in bars) * 1.03],
-        },
-        "yaxis": {
-            "title": {"text": "parameter"},
-            "tickvals": list(range(len(bars))),
-            "ticktext": [label(bar.name) for bar in bars],
-            "automargin": True,
-        },
-        "showlegend": False,
-    }
-    return Figure(
-        "importance",
-        [trace],
-        layout,
-        _importance_caption(result),
-        _importance_summary(shown),
-        height=140 + 30 * len(bars),
-    )
-
-
-def _importance_caption(result: Analysis) -> str:
-    """Which values, how the shares were computed, how certain they are, what was left out."""
-    configurations = plural(result.values, "configuration")
-    text = f"Functional ANOVA of {configurations} with a value at resource {result.resource}"
-    if result.values < result.configurations:
-        text += f", the highest that many of {result.configurations:,} reached; more training may change it"
-    if result.used < result.values:
-        text += f". Computed from {result.used:,} of them, drawn at random"
-    if result.clipped:
-        count = "counts" if result.clipped == 1 else "count"
-        text += f". {plural(result.clipped, 'outlier')} {count} as the worst of the others"
-    text += (
-        f". The model (polynomials and trees) has an R² of {result.explained:.2f} on configurations that it "
-        "has not seen. Lines: intervals of about 90%, from models of resampled configurations."
-    )
-    if len(result.parameters) > MOST_BARS:
-        text += f" The {len(result.parameters) - MOST_BARS} smallest have no bar."
-    return text
-
-
-def _importance_summary(bars: Sequence[Importance]) -> str:
-    return "; ".join(
-        f"{bar.name} {_percent(bar.share)} ({_percent(bar.low)} to {_percent(bar.high)})" for bar in bars
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}"

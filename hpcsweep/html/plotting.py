@@ -228,6 +228,15 @@ HOVER: Final = "trial %{customdata[0]} at step %{customdata[1]}: %{y:.6~g}<extra
 _COLOURS: Final = 8
 
 
+#: The list from which a resource is chosen.
+RESOURCE: Final = "Resource"
+
+
+def resource_label(resource: int, values: int, state: SweepState) -> str:
+    """How that list names one."""
+    return f"{resource:,} ({plural(values, noun(state))})"
+
+
 def noun(state: SweepState) -> str:
     """What a point is: a trial, or a configuration where each has several."""
     return "configuration" if state.repeats > 1 else "trial"

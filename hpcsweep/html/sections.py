@@ -5,7 +5,7 @@ All text is text: whatever stands in it, `<script>` too, is shown and never run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 
@@ -84,7 +84,51 @@ class TrialTable(NamedTuple):
     caption: str
 
 
-Block: TypeAlias = Text | Points | KeyValues | Table | TrialTable | Figure
+class Alternatives(NamedTuple):
+    """Blocks in several versions, of which one is shown: readers choose it from lists above it.
+
+    A figure of a version is drawn when that is chosen. What is chosen in a figure's own menus stays as it is
+    where the next version has the same.
+
+    Attributes:
+        id: Unique in the page, of letters, digits and `-`.
+        names: Of the lists, which stand beside them: `Resource`.
+        versions: By what is chosen, one label for each list. Where a combination is missing, the nearest
+            choice in the other lists is taken. Figures have an `id` of their own in each.
+        shown: What is chosen at first.
+    """
+
+    id: str
+    names: Sequence[str]
+    versions: Mapping[tuple[str, ...], Sequence[Block]]
+    shown: tuple[str, ...]
+
+    @property
+    def labels(self) -> list[list[str]]:
+        """What each list offers, in the order of the versions."""
+        return [list(dict.fromkeys(key[at] for key in self.versions)) for at in range(len(self.names))]
+
+
+Block: TypeAlias = Text | Points | KeyValues | Table | TrialTable | Figure | Alternatives
+
+
+def choice(
+    id: str, names: Sequence[str], versions: Mapping[tuple[str, ...], Sequence[Block]], shown: tuple[str, ...]
+) -> list[Block]:
+    """`Alternatives`; a single version stands by itself."""
+    if len(versions) == 1:
+        return list(*versions.values())
+    return [Alternatives(id, names, versions, shown)]
+
+
+def flat(blocks: Iterable[Block]) -> Iterator[Block]:
+    """All blocks, those of every version too."""
+    for block in blocks:
+        if isinstance(block, Alternatives):
+            for version in block.versions.values():
+                yield from flat(version)
+        else:
+            yield block
 
 
 class Section(NamedTuple):

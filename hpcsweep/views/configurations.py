@@ -30,11 +30,11 @@ class FailedConfigurations(NamedTuple):
 
 
 class Configurations(NamedTuple):
-    """Configurations with a value, best first: the first one is `SweepState.best`.
+    """Configurations with a value, best first.
 
     Attributes:
         trials: The first trial of each `(n,)`.
-        values: The newest one at `resources`, the mean of the repeats; from `low` to `high`, all `(n,)`.
+        values: At `resources`, the mean of the repeats; from `low` to `high`, all `(n,)`.
         failed: Those that have no value because they failed.
     """
 
@@ -54,9 +54,15 @@ class Configurations(NamedTuple):
         return Configurations(trials, values, resources, configs, low, high, self.failed)
 
 
-def configurations(state: SweepState) -> Configurations:
-    """All configurations, those with a value and those that failed."""
-    valued = valued_configurations(state)
+def configurations(state: SweepState, resource: int | None = None) -> Configurations:
+    """All configurations, those with a value and those that failed.
+
+    Args:
+        state: Of the sweep.
+        resource: At which values are taken; None: the newest of each, then the first is `SweepState.best`.
+    """
+    newest = valued_configurations(state)
+    valued = newest if resource is None else _valued_at(state, resource)
     ranges = [repeat_values(state, best.trial, best.rung) for best in valued]
     values = np.array([best.value for best in valued], dtype=float)
     resources = np.array([best.resource for best in valued], dtype=np.int64)
@@ -68,7 +74,7 @@ def configurations(state: SweepState) -> Configurations:
         [valued[index].config for index in order],
         np.array([min(values) for values in ranges], dtype=float)[order],
         np.array([max(values) for values in ranges], dtype=float)[order],
-        failed_configurations(state, excluding={best.trial for best in valued}),
+        failed_configurations(state, excluding={best.trial for best in newest}),
     )
 
 
@@ -80,6 +86,16 @@ def first_trials(state: SweepState) -> range:
 def valued_configurations(state: SweepState) -> list[Best]:
     """Each configuration by its newest value, those without one left out, in trial order."""
     return [best for first in first_trials(state) if (best := state.newest(first)) is not None]
+
+
+def _valued_at(state: SweepState, resource: int) -> list[Best]:
+    """Each configuration with a value at this resource, in trial order."""
+    return [
+        Best(first, run.rung, value, resource, state.trials[first].config, state.repeats)
+        for first in first_trials(state)
+        for run in state.trials[first].runs
+        if run.achieved_resource == resource and (value := state.value_of(first, run.rung)) is not None
+    ]
 
 
 def repeat_values(state: SweepState, first: int, rung: int) -> list[float]:

@@ -9,7 +9,6 @@ regression) and, for what that leaves over (steps, interactions), extremely rand
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,18 +18,13 @@ from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Choice, Floats
 from hpcsweep.core.space import Parameter, Space
-from hpcsweep.views.configurations import first_trials
+from hpcsweep.views.resource_values import LEAST, Values, values_of
 
 if TYPE_CHECKING:
-    from hpcsweep.core.events import Config
     from hpcsweep.views.results import Results
 
-#: Fewer values than that tell nothing.
-LEAST: Final = 20
 #: More values than that are thinned to as many.
 MOST: Final = 2000
-#: Values of a resource count if at least this share of all configurations has one.
-_ENOUGH: Final = 0.25
 #: A value is an outlier if it is worse than the median by so many times what that is worse than the
 #: best 5 %.
 _FENCE: Final = 30.0
@@ -68,17 +62,7 @@ class Analysis(NamedTuple):
         return max(0.0, 1.0 - sum(parameter.share for parameter in self.parameters))
 
 
-class Values(NamedTuple):
-    """Configurations with a value at one resource, by first trial, and how many have one at any."""
-
-    resource: int
-    trials: NDArray[np.int64]
-    configs: list[Config]
-    values: Floats
-    configurations: int
-
-
-_KNOWN: WeakKeyDictionary[Results, dict[int, Analysis | None]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Results, dict[tuple[int, int], Analysis | None]] = WeakKeyDictionary()
 
 
 def importances(results: Results) -> tuple[Importance, ...]:
@@ -87,40 +71,23 @@ def importances(results: Results) -> tuple[Importance, ...]:
     return () if known is None else known.parameters
 
 
-def analysis(results: Results, objective: int = 0) -> Analysis | None:
-    """The shares, computed once; None with fewer than `LEAST` values or if all are the same."""
-    known = _KNOWN.setdefault(results, {})
-    if objective not in known:
-        known[objective] = _analysis(results, objective)
-    return known[objective]
+def analysis(results: Results, objective: int = 0, resource: int | None = None) -> Analysis | None:
+    """The shares, computed once; None with fewer than `LEAST` values or if all are the same.
 
-
-def values_of(results: Results, objective: int = 0) -> Values:
-    """Values of one objective at the highest resource that many reached.
-
-    Values at different resources cannot be compared, and those that reached the highest are few and
-    were chosen for being good: so it is the highest at which a quarter of all configurations has a
-    value. Failed runs have none.
+    Args:
+        results: Of the sweep.
+        objective: Its index.
+        resource: At which values are compared; None: the one of `values_of`.
     """
-    state = results.folder.state
-    values_at: dict[int, dict[int, float]] = {}
-    for first in first_trials(state):
-        for run in state.trials[first].runs:
-            value = state.objective_value(first, run.rung, objective)
-            if value is not None and np.isfinite(value):
-                values_at.setdefault(run.achieved_resource, {})[first] = value
-    total = len(set().union(*values_at.values()))
-    counts = Counter({resource: len(values) for resource, values in values_at.items()})
-    enough = [at for at, count in counts.items() if count >= max(LEAST, _ENOUGH * total)]
-    resource = max(enough) if enough else counts.most_common(1)[0][0] if counts else 0
-    values = values_at.get(resource, {})
-    configs = [state.trials[trial].config for trial in values]
-    trials = np.array(list(values), dtype=np.int64)
-    return Values(resource, trials, configs, np.array(list(values.values()), dtype=float), total)
+    known = _KNOWN.setdefault(results, {})
+    sample = values_of(results, objective, resource)
+    key = objective, sample.resource
+    if key not in known:
+        known[key] = _analysis(results, objective, sample)
+    return known[key]
 
 
-def _analysis(results: Results, objective: int) -> Analysis | None:
-    sample = values_of(results, objective)
+def _analysis(results: Results, objective: int, sample: Values) -> Analysis | None:
     space = results.space
     count = len(sample.values)
     if count < LEAST or not space.columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.html.sections import Block, Figure, Section, Table
+from hpcsweep.html.sections import Alternatives, Block, Figure, Section, Table
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.results import Results
@@ -135,7 +135,13 @@ def table(section: Section | None, nth: int = 0) -> Table:
 
 def _block(section: Section | None, kind: type[Block], nth: int) -> Block:
     assert section is not None
-    return [block for block in section.blocks if isinstance(block, kind)][nth]
+    return [block for block in _shown(section.blocks) if isinstance(block, kind)][nth]
+
+
+def _shown(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Of alternatives those that are shown at first."""
+    for block in blocks:
+        yield from block.versions[block.shown] if isinstance(block, Alternatives) else [block]
 
 
 def trace(found: Figure, name: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hpcsweep.html.front import front
+from hpcsweep.html.importance import importance
 from hpcsweep.html.page import page
-from hpcsweep.html.parameters import importance
 from hpcsweep.html.pareto import pareto
 from hpcsweep.html.progress import progress
 from hpcsweep.html.sections import Figure, KeyValues, Text

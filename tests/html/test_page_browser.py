@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -15,7 +16,8 @@ from typer.testing import CliRunner
 from hpcsweep.cli import app
 from hpcsweep.core.events import SweepStarted, TrialCreated
 from hpcsweep.html.page import page, render
-from hpcsweep.html.sections import Figure, Section
+from hpcsweep.html.plotting import value_axis
+from hpcsweep.html.sections import Alternatives, Block, Figure, Section, Text
 from hpcsweep.simulation.curves import load_curve
 from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import load_spec
@@ -27,6 +29,8 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 INTERACTIVE_MS = 3000
 #: Runs if anything reads it as HTML or as a script.
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><b>bold</b> &amp;"
+#: Without those of versions that are not chosen.
+_FIGURES = "figure:not([hidden] *)"
 _READY = """
 const done = arguments[0];
 const look = () => {
@@ -36,7 +40,7 @@ const look = () => {
 look();
 """
 _DRAWN = """
-return [...document.querySelectorAll(".plot")].map((plot) => [
+return [...document.querySelectorAll(".plot")].filter((plot) => !plot.closest("[hidden]")).map((plot) => [
   plot.closest("figure").id,
   plot.dataset.drawn,
   plot.querySelectorAll(".main-svg").length > 0 && plot._fullData.some((trace) => trace.visible === true),
@@ -110,7 +114,7 @@ def assert_all_is_well(browser: Browser, opened: Path, *, theme: str) -> None:
     browser.draw_all()
     drawn = browser.run(_DRAWN)
     # Something of each is in sight, and no colour was left a name.
-    assert drawn == [[found.get_attribute("id"), theme, True, False] for found in browser.all("figure")]
+    assert drawn == [[found.get_attribute("id"), theme, True, False] for found in browser.all(_FIGURES)]
     assert len(drawn) > 4
     assert browser.run("return document.documentElement.scrollWidth - innerWidth") <= 0
     assert browser.requests() == [opened.as_uri()]
@@ -293,6 +297,51 @@ def test_a_parameter_is_chosen_by_keyboard_in_the_report_of_a_sweep(browser: Bro
     assert browser.errors() == []
 
 
+def test_a_version_is_drawn_when_it_is_chosen_and_keeps_what_is_chosen_in_its_figure(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Of loss there are two resources, of latency one."""
+
+    def version(id_: str) -> list[Block]:
+        trace = {"type": "scatter", "x": [1, 2], "y": [1, 90], "name": id_}
+        axis = value_axis("y", np.array([1.0, 90.0]), minimise=True)
+        layout = {"yaxis": {"type": "linear"}, "updatemenus": axis.menus}
+        return [Text(f"words of {id_}"), Figure(id_, [trace], layout, "caption", "words")]
+
+    keys: list[tuple[str, ...]] = [("loss", "9"), ("loss", "3"), ("latency", "9")]
+    versions = {key: version("-".join(key)) for key in keys}
+    block = Alternatives("one-by", ["Objective", "Resource"], versions, ("loss", "9"))
+    target = tmp_path / "report.html"
+    target.write_text(render("versions", [Section("one", "One", [block])]))
+    browser.open(target)
+    browser.draw_all()
+
+    def shown() -> list[Any]:
+        return list(
+            browser.run(
+                """
+                const menus = [...document.querySelectorAll(".alternatives > .menus select")];
+                const drawn = [...document.querySelectorAll(".plot")].filter((plot) => plot.offsetParent);
+                const seen = ({ data, layout }) => [data?.[0].name, layout?.yaxis.type];
+                return [...menus.map(({ value }) => value), ...drawn.map(seen)];
+                """
+            )
+        )
+
+    objective, resource = browser.all(".alternatives > .menus select")
+    assert shown() == ["loss", "9", ["loss-9", "linear"]]
+    assert not browser.run("return document.querySelector('#loss-3 .plot').dataset.drawn")
+    browser.all("#loss-9 select")[0].send_keys(Keys.ARROW_DOWN)
+    resource.send_keys(Keys.ARROW_DOWN)
+    browser.draw_all()
+    assert shown() == ["loss", "3", ["loss-3", "log"]]
+    assert [text.text for text in browser.all("section p.plain")] == ["", "words of loss-3", ""]
+    objective.send_keys(Keys.ARROW_DOWN)
+    browser.draw_all()
+    assert shown() == ["latency", "9", ["latency-9", "log"]]
+    assert browser.errors() == []
+
+
 def test_a_wide_figure_is_scrolled_in_its_box_by_keyboard_and_the_page_stays(
     browser: Browser, small: Path
 ) -> None:
@@ -331,10 +380,11 @@ def test_a_print_is_light_and_fits_its_sheet_and_leaves_the_page_as_it_was(
     browser.open(digits, dark=True)
     browser.run(
         "addEventListener('beforeprint', () => { window.printed = "
-        "[...document.querySelectorAll('.plot')].map((p) => [p.dataset.drawn, p._fullLayout.width]); })"
+        "[...document.querySelectorAll('figure:not([hidden] *) .plot')]"
+        ".map((p) => [p.dataset.drawn, p._fullLayout.width]); })"
     )
     browser.driver.execute_cdp_cmd("Page.printToPDF", {})
-    assert browser.run("return window.printed") == [["light", 680]] * len(browser.all(".plot"))
+    assert browser.run("return window.printed") == [["light", 680]] * len(browser.all(_FIGURES))
     browser.draw_all()
     assert {tuple(found[1:]) for found in browser.run(_DRAWN)} == {("dark", True, False)}
     assert browser.run("return document.querySelector('.plot')._fullLayout.width") > 1000

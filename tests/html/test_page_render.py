@@ -250,3 +250,16 @@ def test_text_and_drawings_have_enough_contrast(theme: str) -> None:
     assert low == []
     drawn = [*"12345678", "good", "bad", "muted"]
     assert [name for name in drawn if contrast(own[name], own["page"]) < 3.0] == []
+
+
+def test_long_lists_that_several_traces_have_are_written_once() -> None:
+    x, y = np.arange(50.0), np.arange(50.0) ** 2
+    few = x[:3]
+    first: dict[str, object] = {"x": x, "y": y, "marker": {"color": x}}
+    found = decoded(figure(first, {"x": x, "y": -y}, {"x": few, "y": few}))
+    assert found["shared"] == [x.tolist()]
+    assert found["traces"] == [
+        {"x": {"$": 0}, "y": y.tolist(), "marker": {"color": {"$": 0}}},
+        {"x": {"$": 0}, "y": (-y).tolist()},
+        {"x": [0.0, 1.0, 2.0], "y": [0.0, 1.0, 2.0]},
+    ]

@@ -18,6 +18,7 @@ from hpcsweep.html.contour import contour, smooth
 from hpcsweep.html.parallel import BEST, MOST, parallel
 from hpcsweep.html.parameters import slices
 from hpcsweep.html.plotting import SYMBOLS_TEXT, dimensions, linear_ticks, log_ticks, outlier_cutoff
+from hpcsweep.html.sections import Alternatives, Figure
 from hpcsweep.views.importance import Importance
 from hpcsweep.views.results import Results
 from tests.html.hand_made_sweeps import HALVING, Ran, figure, sweep, trace
@@ -159,8 +160,8 @@ def test_the_most_important_parameter_comes_first_with_the_trials_in_which_it_is
     assert (lr["x"].tolist(), lr["y"].tolist()) == ([1, 0.01, 0.001, 0.1], [0.4, 0.3, 0.2, 0.1])
     assert (ring_of_lr["x"].tolist(), ring_of_lr["y"].tolist()) == ([0.1], [0.1])
     assert found.caption == (
-        "loss of each trial against one parameter, chosen above. The ring is the best of the sweep, trial 1"
-        ", where it has the parameter."
+        "loss of each trial at resource 9 against one parameter, chosen above. "
+        "The ring is the best of the sweep, trial 1, where it has the parameter."
     )
 
 
@@ -193,7 +194,7 @@ def test_slices_of_many_trials_keep_the_best_and_say_so(tmp_path: Path) -> None:
     assert drawn[:300] == list(range(300))
     assert "2,000 of 3,000 trials are drawn" in found.caption
     assert found.summary == (
-        "Medians of loss. x: lowest third 499.5, middle third 1499.5, highest third 2499.5."
+        "Medians of loss at resource 9. x: lowest third 499.5, middle third 1499.5, highest third 2499.5."
     )
 
 
@@ -344,7 +345,45 @@ def test_the_ring_is_the_best_of_the_sweep_also_where_another_was_better_at_that
     assert (ring["x"].tolist(), ring["y"].tolist()) == ([1.0], [1 / 3])
     assert found.caption.endswith("The ring is the best of the sweep, trial 1 at step 9.")
     rings = [one for one in figure(slices(results)).traces if one.get("marker", {}).get("size") == 15]
-    assert [one["y"].tolist() for one in rings] == [[0.5], [0.5]]
+    assert [one["y"].tolist() for one in rings] == [[1.0], [1.0]]  # at resource 1
+
+
+def test_slices_are_of_one_resource_or_of_the_newest_value_of_each(tmp_path: Path) -> None:
+    runs = [Ran(trial, 1, 1.0 + trial) for trial in range(30)] + [Ran(0, 9, 0.8), Ran(1, 9, 0.5)]
+    section = slices(sweep(tmp_path / "r", runs))
+    assert section is not None
+    (block,) = section.blocks
+    assert isinstance(block, Alternatives)
+    assert (block.names, block.shown) == (["Resource"], ("1 (30 trials)",))
+    assert block.labels == [["1 (30 trials)", "newest of each (30 trials)"]]
+    (low,), (newest,) = block.versions.values()
+    assert isinstance(low, Figure)
+    assert isinstance(newest, Figure)
+    assert low.id != newest.id
+    assert [found.traces[0]["y"].min() for found in (low, newest)] == [1.0, 0.5]
+    assert (
+        "at resource 1 against one parameter, chosen above. The ring is the best of these, trial 0."
+        in low.caption
+    )
+    assert "The ring is the best of the sweep, trial 1. Blue points" in newest.caption
+
+
+def test_the_contour_of_another_resource_has_the_same_parameters(tmp_path: Path) -> None:
+    configs: dict[int, Config] = {trial: {"x": float(trial % 10), "y": trial / 3} for trial in range(30)}
+    space = {name: {"type": "float", "low": 0.0, "high": 10.0} for name in "xy"}
+    runs = [
+        Ran(trial, rung, 1.0 + trial / rung) for rung in (1, 9) for trial in range(30 if rung == 1 else 20)
+    ]
+    section = contour(sweep(tmp_path / "r", runs, space=space, configs=configs), ("x", "y"))
+    assert section is not None
+    (block,) = section.blocks
+    assert isinstance(block, Alternatives)
+    assert block.labels == [["9 (20 trials)", "1 (30 trials)"]]
+    (high,), (low,) = block.versions.values()
+    assert isinstance(high, Figure)
+    assert isinstance(low, Figure)
+    assert (high.id, low.id) == ("contour-pair", "contour-pair-at-1")
+    assert low.caption.startswith("loss at resource 1 over x and y:")
 
 
 def test_listed_values_are_a_map_of_cells_that_do_not_flow_into_each_other(tmp_path: Path) -> None:

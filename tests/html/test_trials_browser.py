@@ -160,7 +160,8 @@ def test_a_click_on_a_row_opens_its_trial_and_marks_it_in_every_figure(
     browser.draw_all()
     marked = browser.run(
         """
-        return [...document.querySelectorAll("section .plot")].map((plot) => [
+        const plots = [...document.querySelectorAll("section .plot")].filter(({ data }) => data);
+        return plots.map((plot) => [
           plot.closest("figure").id,
           plot.data.some(({ hoverinfo, marker, line, y }) => hoverinfo === "skip"
             && y.some((value) => value !== null) && (marker?.symbol === "circle-open" || line?.width === 3)),

@@ -19,12 +19,14 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.html.parameters import importance
-from hpcsweep.html.sections import Figure, Text
+from hpcsweep.html.importance import importance
+from hpcsweep.html.sections import Alternatives, Figure, Text
 from hpcsweep.spec.checks import Problems
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.views.importance import MOST, Analysis, analysis, importances, values_of
+from hpcsweep.views.importance import MOST, Analysis, analysis, importances
+from hpcsweep.views.resource_values import values_of
 from hpcsweep.views.results import Results
+from tests.html.hand_made_sweeps import figure
 from tests.views.folders import identity, planned, written
 
 ADDITIVE: dict[str, Any] = {
@@ -213,10 +215,24 @@ def test_importance_uses_the_highest_resource_that_many_reached(tmp_path: Path) 
     found = analysed(results)
     assert (found.resource, found.values, found.configurations) == (3, 30, 100)
     section = importance(results)
+    assert "30 configurations with a value at resource 3, which 100 have at any" in figure(section).caption
+
+
+def test_importance_at_another_resource_is_chosen_from_a_list(tmp_path: Path) -> None:
+    """At 1 only `lr` matters, at 3 all do; 9 has too few values."""
+    configs = drawn(ADDITIVE, 60)
+    low, middle = [math.log(float(config["lr"])) for config in configs], [additive(c) for c in configs[:40]]
+    section = importance(sweep(tmp_path, ADDITIVE, configs, low, middle, [9.0] * 10))
     assert section is not None
-    figure = section.blocks[-1]
+    (block,) = section.blocks
+    assert isinstance(block, Alternatives)
+    assert (block.names, block.shown) == (["Resource"], ("3 (40 trials)",))
+    assert block.labels == [["3 (40 trials)", "1 (60 trials)"]]
+    *_, figure = block.versions["1 (60 trials)",]
     assert isinstance(figure, Figure)
-    assert "30 configurations with a value at resource 3, the highest that many of 100" in figure.caption
+    assert figure.id == "importance-at-1"
+    assert figure.traces[0]["text"][-1] == "lr"
+    assert figure.traces[0]["x"][-1] > 0.9
 
 
 def test_a_configuration_that_is_trained_several_times_counts_once_with_its_mean(tmp_path: Path) -> None:
