@@ -480,6 +480,25 @@ def compare(
     run(folders, output=output, json=json)
 
 
+@app.command()
+def serve(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER ...", help="Where to look for results folders.", show_default="."),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Default: a free one.", show_default=False)
+    ] = 0,
+    every: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How often open pages load themselves again.")
+    ] = 60.0,
+) -> None:
+    """Show all sweeps below folders in a browser, with their reports; for you alone, read only."""
+    from hpcsweep.cli.serve import serve as run
+
+    run(folders or [Path(".")], port=port, every=every)
+
+
 for _command in app.registered_commands:
     assert _command.callback is not None
     _command.epilog = epilog(_command.name or _command.callback.__name__)

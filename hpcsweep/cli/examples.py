@@ -47,7 +47,7 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
         "hpcsweep report results/digits --metric latency_ms=min --output digits.html",
     ),
     "compare": ("hpcsweep compare results/a results/b",),
-    "serve": ("hpcsweep serve results",),
+    "serve": ("hpcsweep serve results", "hpcsweep serve results /project/results --port 8123"),
     "export": ("hpcsweep export results/digits --format csv --output digits.csv",),
     "doctor": ("hpcsweep doctor sweep.yaml", "hpcsweep doctor sweep.yaml --canary"),
 }

@@ -11,13 +11,16 @@ import gzip
 import hashlib
 import math
 import numbers
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
+from html import unescape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 
 import jinja2
 import msgspec
@@ -73,6 +76,7 @@ def page(
     modes: Mapping[str, Mode] = MappingProxyType({}),
     at: float | None = None,
     every: float = 0.0,
+    home: str | None = None,
 ) -> str:
     """The whole page of a sweep as HTML.
 
@@ -81,19 +85,27 @@ def page(
         modes: Directions of metrics beside the objective.
         at: When it is written, Unix seconds; None: it does not say.
         every: It loads itself again after so many seconds, unless the sweep has ended; 0: never.
+        home: As in `render`.
     """
     if results.folder.state.started is None:
-        return render(results.name, [summary(results)], at=at, every=every)
+        return render(results.name, [summary(results)], at=at, every=every, home=home)
     makers = (partial(make, modes=modes) if make is pareto else make for make in SECTIONS)
     sections = [section for make in makers if (section := make(results)) is not None]
     ended = results.folder.state.ended is not None
-    return render(results.name, sections, at=at, every=0.0 if ended else every)
+    return render(results.name, sections, at=at, every=0.0 if ended else every, home=home)
 
 
 _HERE: Final = Path(__file__).parent
 
 
-def render(title: str, sections: Sequence[Section], *, at: float | None = None, every: float = 0.0) -> str:
+def render(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    at: float | None = None,
+    every: float = 0.0,
+    home: str | None = None,
+) -> str:
     """One page; it forbids itself any request, and any script but its own. All text is escaped.
 
     Args:
@@ -101,6 +113,7 @@ def render(title: str, sections: Sequence[Section], *, at: float | None = None, 
         sections: From top to bottom.
         at: When it is written, Unix seconds; None: it does not say.
         every: Seconds after which it loads itself again; 0: never.
+        home: Of a page that is served: the address of the list of sweeps; empty: it is that list.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -110,7 +123,7 @@ def render(title: str, sections: Sequence[Section], *, at: float | None = None, 
         lstrip_blocks=True,
         finalize=_sanitise,
     )
-    environment.filters |= {"cell": _cell, "numeric": _numeric}
+    environment.filters |= {"cell": _cell, "numeric": _numeric, "address": _address}
     environment.filters |= {"data": data_script, "figure_json": figure_json, "trials_json": trials_json}
     environment.globals["kind"] = lambda block: type(block).__name__.lower()
     kinds = {type(block) for section in sections for block in flat(section.blocks)}
@@ -123,6 +136,7 @@ def render(title: str, sections: Sequence[Section], *, at: float | None = None, 
         sections=sections,
         style=Markup(style_sheet() + "\n" + _read("page.css")),
         every=every,
+        home=home,
         written=None if at is None else timestamp(at),
         policy=_policy([*scripts.values(), plotly]),
         plotly=_packed(plotly) if drawn else "",
@@ -160,6 +174,18 @@ def _policy(scripts: Iterable[str]) -> str:
         f"default-src 'none'; script-src 'unsafe-eval' {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
+
+
+def policy_of(html: str) -> str:
+    """The policy that a page of ours gives itself, as a header has it."""
+    given = re.search('<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
+    assert given is not None
+    return unescape(given[1])
+
+
+def _address(key: str) -> str:
+    """A path as links have it, whatever its bytes are."""
+    return quote(os.fsencode(key))
 
 
 def _numeric(table: Table) -> frozenset[int]:

@@ -84,6 +84,34 @@ class TrialTable(NamedTuple):
     caption: str
 
 
+class SweepRow(NamedTuple):
+    """A sweep in a list of sweeps.
+
+    Attributes:
+        key: Its address below `report/`, not yet quoted.
+        done: The share of its training that is done; None where unknown.
+        runs: That have completed.
+    """
+
+    name: str
+    state: str
+    reason: str
+    done: float | None
+    best: str
+    runs: int
+    cost: str
+    key: str = ""
+    folder: str = ""
+    updated: str = ""
+
+
+class SweepList(NamedTuple):
+    """Sweeps with links to their reports."""
+
+    rows: Sequence[SweepRow]
+    caption: str  # what it shows, for screen readers too
+
+
 class Alternatives(NamedTuple):
     """Blocks in several versions, of which one is shown: readers choose it from lists above it.
 
@@ -109,7 +137,7 @@ class Alternatives(NamedTuple):
         return [list(dict.fromkeys(key[at] for key in self.versions)) for at in range(len(self.names))]
 
 
-Block: TypeAlias = Text | Points | KeyValues | Table | TrialTable | Figure | Alternatives
+Block: TypeAlias = Text | Points | KeyValues | Table | TrialTable | SweepList | Figure | Alternatives
 
 
 def choice(

@@ -48,8 +48,8 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
-    def open(self, page: Path, *, size: str = "desktop", dark: bool = False) -> None:
-        """Load the page in a window of that size, on a system with the dark or the light theme."""
+    def open(self, page: Path | str, *, size: str = "desktop", dark: bool = False) -> None:
+        """Load the page (a file, or an address) in a window of that size, on a system with that theme."""
         self.driver.get("about:blank")
         self._discard_logs()
         width, height = SIZES[size]
@@ -57,7 +57,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.driver.get(page.as_uri())
+        self.driver.get(page if isinstance(page, str) else page.as_uri())
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What the body of a function returns in the page."""

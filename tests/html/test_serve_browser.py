@@ -1,0 +1,58 @@
+"""`serve` in a real browser: from the list to a report and back, at any width, in both themes."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.server.http import SweepServer
+from tests.cli.test_list import ENDED, write
+from tests.html.browser import Browser
+from tests.html.test_trials_browser import _VIOLATIONS
+from tests.server.serving import EVENTS, serving
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepServer]:
+    """Two sweeps, one of them under way, and a broken one."""
+    folder = tmp_path_factory.mktemp("served")
+    write(folder / "one", EVENTS, age_s=60)
+    write(folder / "with a long name" / ("long" * 20), [*EVENTS, ENDED], age_s=3600)
+    write(folder / "broken", EVENTS, age_s=60)
+    next(iter((folder / "broken" / "journal").iterdir())).write_text("nonsense\nnonsense\n")
+    with serving(folder, every=1.0) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("size", "dark"), [("desktop", False), ("phone", True)])
+def test_a_browser_goes_from_the_list_to_a_report_and_back(
+    browser: Browser, server: SweepServer, size: str, dark: bool
+) -> None:
+    browser.open(server.url, size=size, dark=dark)
+    here = f"http://127.0.0.1:{server.server_port}"
+    assert browser.run("return location.href") == here + server.home
+    assert browser.run("return document.documentElement.dataset.theme") == ("dark" if dark else "light")
+    assert browser.run("return document.cookie") == ""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("axe-core is missing: pip install axe-playwright-python")
+    browser.run((Path(found.submodule_search_locations[0]) / "axe.min.js").read_text())
+    assert browser.driver.execute_async_script(_VIOLATIONS) == []
+    assert browser.run("return document.documentElement.scrollWidth - innerWidth") <= 0
+    browser.run("window.old = true")
+    browser.until("return !window.old && document.readyState === 'complete'")  # it has loaded itself again
+
+    browser.run("document.querySelector('.sweeps a').click()")
+    assert browser.until("return document.querySelector('h1').textContent === 'lr' && location.pathname")
+    assert browser.run("return location.href") == f"{here}{server.home}report/0/one"
+    browser.draw_all()
+    browser.run("document.querySelector('.home a').click()")
+    browser.until("return document.querySelector('.sweeps')")
+    assert browser.errors() == []
+    assert {url.partition("?")[0] for url in browser.requests()} == {
+        here + server.home,
+        f"{here}{server.home}report/0/one",
+    }
