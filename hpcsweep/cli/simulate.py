@@ -32,6 +32,7 @@ from hpcsweep.simulation.comparison import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.files import is_stdout
 from hpcsweep.views.format import config_text, number
+from hpcsweep.views.fronts import values_text
 
 #: Fractions of the makespan at which the best value is printed.
 SHOWN_AT = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -146,9 +147,11 @@ def _print(comparison: Comparison, spec: SweepSpec, options: SimulateOptions) ->
     if options.comparisons:
         _print_table(comparison)
     elif len(runs) > 1:
-        _print_medians(runs, comparison.metric)
+        _print_medians(runs, comparison.title)
     else:
-        _print_one(runs[0], comparison.metric)
+        _print_one(runs[0], comparison.title)
+    if comparison.reference:
+        typer.echo(f"the hypervolume is that up to {values_text(comparison.reference)}")
 
 
 def _objective(options: SimulateOptions) -> str:
@@ -163,7 +166,7 @@ def _places(run: SimulationResult) -> str:
     return f"places of {run.gpus} GPU{'s' * (run.gpus > 1)}" if run.gpus else "CPU slots"
 
 
-def _print_one(run: SimulationResult, metric: str) -> None:
+def _print_one(run: SimulationResult, title: str) -> None:
     typer.echo(f"{run.ending}: {run.reason}")
     for name, text in _figures(run):
         typer.echo(f"  {name:<17} {text}")
@@ -175,12 +178,13 @@ def _print_one(run: SimulationResult, metric: str) -> None:
         typer.echo("  no run gave a value")
         return
     best = run.best
-    typer.echo(f"  best {metric}")
+    typer.echo(f"  {title}")
     for share in SHOWN_AT:
         value = run.value_at(share * run.makespan_s)
         shown = "none yet" if value is None else number(value)
         typer.echo(f"    {_time(share * run.makespan_s):>13}  {shown}")
-    typer.echo(f"  trial {best['trial']} at {best['resource']}: {config_text(best['config'])}")
+    knee = f"knee of the front, {values_text(best['values'])}: " if len(best.get("values", ())) > 1 else ""
+    typer.echo(f"  {knee}trial {best['trial']} at {best['resource']}: {config_text(best['config'])}")
 
 
 def _figures(run: SimulationResult) -> list[tuple[str, str]]:
@@ -194,7 +198,7 @@ def _figures(run: SimulationResult) -> list[tuple[str, str]]:
     ]
 
 
-def _print_medians(runs: Sequence[SimulationResult], metric: str) -> None:
+def _print_medians(runs: Sequence[SimulationResult], title: str) -> None:
     values = [run.value for run in runs if run.value is not None]
     typer.echo(f"  {'median (smallest to largest) of ' + str(len(runs))}")
     for name, numbers, shown in (
@@ -205,7 +209,7 @@ def _print_medians(runs: Sequence[SimulationResult], metric: str) -> None:
         ("trials", [run.trials for run in runs], "{:g}".format),
         ("runs", [run.runs for run in runs], "{:g}".format),
         ("failed runs", [run.failures for run in runs], "{:g}".format),
-        (f"best {metric}", values, number),
+        (title, values, number),
     ):
         if numbers:
             middle = shown(statistics.median(numbers))
@@ -215,7 +219,7 @@ def _print_medians(runs: Sequence[SimulationResult], metric: str) -> None:
 def _print_table(comparison: Comparison) -> None:
     head = (
         "",
-        f"best {comparison.metric}",
+        comparison.title,
         "time to target",
         "makespan",
         _hours(comparison.rows[0].runs[0]),
@@ -254,6 +258,7 @@ def _json(comparison: Comparison, plot: Path | None) -> str:
     document = {
         "metric": comparison.metric,
         "mode": "min" if comparison.minimise else "max",
+        **({"reference": comparison.reference} if comparison.reference else {}),
         "variants": rows,
         "plot": None if plot is None else str(plot),
     }

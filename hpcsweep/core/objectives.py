@@ -20,6 +20,7 @@ class Objective(msgspec.Struct, frozen=True, omit_defaults=True):
         mode: `min` or `max`.
         at: Its value is the `last` one of a run, or the `best` one of the trial so far.
         at_most, at_least: Bounds: a configuration beyond one is infeasible, and worse than any feasible one.
+        reference: Hypervolumes are measured up to it; None: see `views.front_history`.
     """
 
     metric: str
@@ -27,6 +28,7 @@ class Objective(msgspec.Struct, frozen=True, omit_defaults=True):
     at: str = "last"
     at_most: float | None = None
     at_least: float | None = None
+    reference: float | None = None
 
     @property
     def sign(self) -> int:
@@ -85,6 +87,12 @@ class Objectives(tuple[Objective, ...]):
     def metrics(self) -> tuple[str, ...]:
         return tuple(each.metric for each in self)
 
+    @property
+    def reference(self) -> tuple[float, ...] | None:
+        """The reference point of the spec, as minimised; None where it gives none."""
+        given = [each.sign * each.reference for each in self if each.reference is not None]
+        return tuple(given) if len(given) == len(self) else None
+
     def violation(self, values: Sequence[float]) -> float:
         """The violations of all bounds together (Deb et al. 2002, VI); 0 where it is feasible."""
         return math.fsum(each.violation(value) for each, value in zip(self, values, strict=True))
@@ -115,6 +123,13 @@ class Objectives(tuple[Objective, ...]):
         """The values that a key was made from."""
         minimised = key[1:] if isinstance(key, tuple) else (key,)
         return tuple(each.sign * of for each, of in zip(self, minimised, strict=True))
+
+
+def without_reference(plain: Any) -> Any:
+    """The key `objective` of a spec without what may change later: a mapping, or a list of them."""
+    if isinstance(plain, Mapping):
+        return {key: value for key, value in plain.items() if key != "reference"}
+    return list(map(without_reference, plain)) if isinstance(plain, list | tuple) else plain
 
 
 def dominates(one: Key | None, other: Key | None) -> bool:

@@ -74,6 +74,7 @@ class SweepState(BatchFold):
     def _sweep_extended(self, event: SweepExtended) -> None:
         assert self.started is not None, "what never began cannot go further"
         self.started = msgspec.structs.replace(self.started, identity=event.identity)
+        self.objectives = Objectives.read(event.identity.get("objective"))  # with another reference point
 
     def _sweep_resumed(self, event: SweepResumed) -> None:
         self.first_errors = FirstErrors()

@@ -20,9 +20,11 @@ from hpcsweep.html.page import render, write_page
 from hpcsweep.html.plotting import LEGEND_BELOW, quantile_band
 from hpcsweep.html.sections import Figure, Section
 from hpcsweep.schedulers import scheduler_class
-from hpcsweep.simulation.simulate import SimulationResult, simulate
+from hpcsweep.simulation.simulate import SimulationResult, by_hypervolume, simulate
 from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.views.comparison import HYPERVOLUME
 from hpcsweep.views.format import number
+from hpcsweep.views.front_history import point_by_metric
 
 #: Options that another scheduler takes over from that of the spec, if both have them.
 SHARED_OPTIONS = ("min_resource", "max_resource", "eta")
@@ -54,11 +56,22 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """All variants, simulated with the same seeds."""
+    """All variants, simulated with the same seeds.
+
+    Attributes:
+        metric: What the values are of: the objective, or the hypervolume with several.
+        reference: Hypervolumes are measured up to this point, by metric; empty with one objective.
+    """
 
     metric: str
     minimise: bool
     rows: tuple[Row, ...]
+    reference: Mapping[str, float] = {}
+
+    @property
+    def title(self) -> str:
+        """What the values are, for people."""
+        return self.metric if self.metric == HYPERVOLUME else f"best {self.metric}"
 
 
 def make_variants(path: Path, overrides: Sequence[str], comparisons: Sequence[str]) -> list[Variant]:
@@ -139,14 +152,24 @@ def compare(
 
 
 def compare_results(spec: SweepSpec, done: Mapping[str, Sequence[SimulationResult]]) -> Comparison:
-    """Compare finished simulations, by variant; each variant must have the same seeds."""
-    minimise = spec.objective.mode == "min"
+    """Compare finished simulations, by variant; each variant must have the same seeds.
+
+    With several objectives by hypervolume, up to one reference point for all of them.
+    """
+    metric, minimise, point = spec.objective.metric, spec.objective.mode == "min", {}
+    objectives = spec.objectives
+    if objectives.has_front:
+        metric, minimise = HYPERVOLUME, False
+        reference, measured = by_hypervolume([run for runs in done.values() for run in runs], objectives)
+        point = {} if reference is None else point_by_metric(objectives, reference)
+        following = iter(measured)
+        done = {name: [next(following) for _ in runs] for name, runs in done.items()}
     targets = [
         _worst_value([run.value for run in same], minimise=minimise)
         for same in zip(*done.values(), strict=True)
     ]
     rows = tuple(_row(name, runs, targets, minimise=minimise) for name, runs in done.items())
-    return Comparison(spec.objective.metric, minimise, rows)
+    return Comparison(metric, minimise, rows, point)
 
 
 def _worst_value(values: Sequence[float | None], *, minimise: bool) -> float | None:
@@ -184,7 +207,8 @@ POINTS = 400
 
 def write_plot(comparison: Comparison, path: Path) -> None:
     """Plot each variant's best value over virtual time: median and quartiles over the seeds."""
-    html = render(f"Best {comparison.metric}, simulated", [_section(comparison)])
+    title = comparison.title
+    html = render(f"{title[0].upper()}{title[1:]}, simulated", [_section(comparison)])
     write_page(path, html)
 
 
@@ -199,7 +223,7 @@ def _section(comparison: Comparison) -> Section:
         ],
         {
             "xaxis": {"title": {"text": "hours of virtual time"}},
-            "yaxis": {"title": {"text": f"best {comparison.metric} so far (median and quartiles)"}},
+            "yaxis": {"title": {"text": f"{comparison.title} so far (median and quartiles)"}},
             "legend": LEGEND_BELOW,
         },
         f"Median of {plural(len(comparison.rows[0].runs), 'seed')}, in the band of the quartiles.",
@@ -208,7 +232,8 @@ def _section(comparison: Comparison) -> Section:
             for row in comparison.rows
         ),
     )
-    return Section("progress", "Best value over time", [figure])
+    name = "Hypervolume" if comparison.metric == HYPERVOLUME else "Best value"
+    return Section("progress", f"{name} over time", [figure])
 
 
 def best_values(row: Row, seconds: Floats) -> Floats:

@@ -20,6 +20,7 @@ from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import AnyEvent, Config, RunFinished
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.driver.loop import LOOK_S
@@ -33,6 +34,8 @@ from hpcsweep.store.batch import new_results
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import best_of
+from hpcsweep.views.front_history import Reference, first_keys, measured, reference_of
+from hpcsweep.views.progress import SweepProgress, ValuesChange
 
 #: Seconds per unit of resource if neither the spec nor recorded curves say.
 UNIT_S = 10.0
@@ -78,7 +81,11 @@ def simulate(
             cluster.reports = driver.scheduler.needs_reports
             if driver.state.ended is None:
                 driver.run(recorder.tick)
-            return recorder.result(driver)
+            result = recorder.result(driver)
+        if not spec.objectives.has_front:
+            return result
+        changes = tuple(SweepProgress.replay(read_journal(layout).events).values_changes)
+    return by_hypervolume([msgspec.structs.replace(result, changes=changes)], spec.objectives)[1][0]
 
 
 @contextlib.contextmanager
@@ -216,7 +223,9 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
         idle_started: The idle share before `started_s`.
         interruptions: Interrupted tasks by cause: preempted, timeout, node_fail.
         best: Trial, value, resource and config; None without a value.
-        values: The best value so far as `(seconds, value)`, one entry per improvement.
+        values: The best value so far as `(seconds, value)`, one entry per improvement. With several
+            objectives the hypervolume of the front.
+        changes: With several objectives, when configurations had which values.
     """
 
     seed: int
@@ -239,6 +248,7 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
     interruptions: dict[str, int]
     best: dict[str, Any] | None
     values: tuple[tuple[float, float], ...]
+    changes: tuple[ValuesChange, ...] = ()
 
     @property
     def hours(self) -> float:
@@ -262,8 +272,35 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
 
     def plain(self) -> dict[str, Any]:
         """All attributes with `hours` and `value`, JSON-able."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
+        found: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, changes=()))
+        del found["changes"]
         return found | {"hours": self.hours, "value": self.value}
+
+
+def by_hypervolume(
+    results: Sequence[SimulationResult], objectives: Objectives
+) -> tuple[Reference | None, list[SimulationResult]]:
+    """The results with hypervolumes as their values, all up to the same reference point.
+
+    Args:
+        results: Of sweeps with these several objectives.
+        objectives: Theirs.
+
+    Returns:
+        The reference point, None where no run of any gave values; and the results in their order.
+    """
+    keys = [key for result in results for key in first_keys(objectives, result.changes)]
+    if not keys:
+        return None, [msgspec.structs.replace(result, values=()) for result in results]
+    reference = reference_of(objectives, keys)
+    found = []
+    for result in results:
+        steps = measured(objectives, result.changes, reference).steps
+        values = [(step.active_s, step.value) for step in steps]
+        if result.changes and (not steps or steps[0].active_s > result.changes[0].active_s):
+            values.insert(0, (result.changes[0].active_s, 0.0))  # nobody kept the bounds
+        found.append(msgspec.structs.replace(result, values=tuple(values)))
+    return reference, found
 
 
 class Recorder:

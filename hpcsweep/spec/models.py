@@ -196,6 +196,8 @@ class Objective(Section):
     """A configuration with a larger value is infeasible: worse than any that keeps all bounds."""
     at_least: Finite | None = None
     """A configuration with a smaller value is infeasible: worse than any that keeps all bounds."""
+    reference: Finite | None = None
+    """Hypervolumes are measured up to this value. All of several objectives have one, or none has."""
 
 
 class Cluster(Section):

@@ -35,6 +35,12 @@ def read_objectives(raw: Any, problems: Problems) -> tuple[Objective, ...]:
     for index, metric in enumerate(metrics):
         if metric in metrics[:index]:
             problems.add(f"objective[{index}].metric", f"{metric!r} is an objective already")
+    lacking = [index for index, each in enumerate(read) if each.reference is None]
+    if 0 < len(lacking) < len(read):
+        problems.add(f"objective[{lacking[0]}].reference", "must be given, as another objective has one")
+    elif len(read) == 1 and not lacking:
+        where = "objective[0]" if isinstance(raw, list) else "objective"
+        problems.add(f"{where}.reference", "needs several objectives: it is of their hypervolume")
     if len(read) > MOST:
         problems.add("objective", f"must be at most {MOST} objectives, got {len(read)}")
     return tuple(read)

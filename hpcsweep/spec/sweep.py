@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import Config
-from hpcsweep.core.objectives import Objectives
+from hpcsweep.core.objectives import Objectives, without_reference
 from hpcsweep.core.protocols import Scheduler, fewest
 from hpcsweep.core.run_resources import RunResources, largest_need, reused_task
 from hpcsweep.core.space import Space
@@ -283,9 +283,16 @@ def _refusal(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         before, now = old.get(section, []), new.get(section, [])
         same = now[: len(before)] == before
         return "" if same else "more may be added at its end, and what is there stays"
+    if section == "objective" and _measures_the_same(old.get(section), new.get(section)):
+        return ""
     if section == "scheduler" and old["scheduler"].get("name") == new["scheduler"].get("name"):
         return _scheduler_refusal(option, old["scheduler"], new["scheduler"])
     return _REFUSALS.get(section, "") or "results before and after it would be of different searches"
+
+
+def _measures_the_same(old: Any, new: Any) -> bool:
+    """Whether two keys `objective` differ in their reference point alone."""
+    return bool(without_reference(old) == without_reference(new))
 
 
 def _scheduler_refusal(option: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

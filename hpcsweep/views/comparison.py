@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from hpcsweep.core.domains import Floats
-from hpcsweep.core.objectives import Objective, Objectives
+from hpcsweep.core.objectives import Objective, Objectives, without_reference
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.views.configurations import standard_error
 from hpcsweep.views.progress import SweepProgress
@@ -127,6 +127,8 @@ def _common_reference(loaded: Sequence[Results]) -> Reference | None:
         return None
     from hpcsweep.views.front_history import first_keys, reference_of
 
+    if len({results.objectives.reference for results in loaded}) > 1:
+        objectives = Objectives.read([without_reference(msgspec.to_builtins(each)) for each in objectives])
     changes = [results.folder.progress.values_changes for results in loaded]
     keys = [key for each in changes for key in first_keys(objectives, each)]
     return reference_of(objectives, keys) if keys else None
@@ -139,6 +141,8 @@ def _front_notes(objectives: Objectives, reference: Reference | None) -> Iterabl
 
         point = values_text(point_by_metric(objectives, reference))
         others = "a point for these sweeps, with others it may be another"
+        if reference.own:
+            others = "the reference point of their sweep files"
         yield f"Hypervolumes are measured up to {point}: {others}."
 
 
@@ -174,6 +178,8 @@ def _notes(loaded: Sequence[Results], sweeps: Sequence[SweepSummary]) -> Iterabl
     resources = sorted({sweep.best["resource"] for sweep in sweeps if sweep.best})
     if len(resources) > 1:
         yield f"The best values are of different resources: {', '.join(map(str, resources))}."
+    if len({results.objectives.reference for results in loaded}) > 1:
+        yield "Their sweep files give different reference points: none of them is taken."
     spaces = {msgspec.json.encode(results.identity.get("space"), order="sorted") for results in loaded}
     if len(spaces) > 1:
         yield "They searched different spaces."
@@ -315,7 +321,12 @@ def summarise(results: Results, *, gpus: bool, reference: Reference | None = Non
         time=progress.active_s / 3600,
         curve=_best_curve(progress, gpus=gpus) if curve is None else curve,
         settings=msgspec.json.encode(
-            [identity | {"searcher": searcher}, resolved, _training(results)], order="sorted"
+            [
+                identity | {"searcher": searcher, "objective": without_reference(identity.get("objective"))},
+                resolved,
+                _training(results),
+            ],
+            order="sorted",
         ),
     )
 
@@ -333,7 +344,7 @@ def _hypervolume_curve(progress: SweepProgress, reference: Reference | None, *, 
     if reference is not None:
         from hpcsweep.views.front_history import measured
 
-        steps = measured(progress, reference).steps
+        steps = measured(progress.state.objectives, progress.values_changes, reference).steps
     rows = [(s.active_s / 3600, (s.spent_gpu_s if gpus else s.spent_s) / 3600, s.value) for s in steps]
     time, cost, value = np.array(rows, dtype=float).reshape(-1, 3).T
     return BestCurve(time, cost, value)

@@ -26,10 +26,12 @@ class Reference(NamedTuple):
     Attributes:
         point: As minimised, `(k,)`.
         of: Configurations within bounds that it is chosen by where there is no bound; 0: those beyond.
+        own: Whether the spec gives it.
     """
 
     point: Floats
     of: int
+    own: bool = False
 
 
 class HypervolumeStep(NamedTuple):
@@ -64,7 +66,11 @@ class FrontHistory(NamedTuple):
     @property
     def settled(self) -> bool:
         """Whether the reference point stays where it is for the rest of the sweep."""
-        return self.reference.of >= SETTLED or all(_bound(each) is not None for each in self.objectives)
+        return (
+            self.reference.own
+            or self.reference.of >= SETTLED
+            or all(_bound(each) is not None for each in self.objectives)
+        )
 
 
 def point_by_metric(objectives: Objectives, reference: Reference) -> dict[str, float]:
@@ -96,10 +102,12 @@ def first_keys(objectives: Objectives, changes: Sequence[ValuesChange]) -> list[
 
 
 def reference_of(objectives: Objectives, keys: Sequence[tuple[float, ...]]) -> Reference:
-    """Of configurations with these keys: a bound where there is one, else a tenth beyond the worst value.
+    """That of the spec; else, of configurations with these keys, see `pareto.reference_point`.
 
-    See `pareto.reference_point`.
+    A bound where there is one, else a tenth beyond the worst value.
     """
+    if objectives.reference is not None:
+        return Reference(np.array(objectives.reference), 0, own=True)
     rows = np.array(keys, dtype=float)
     limits = [(each.sign, _bound(each)) for each in objectives]
     bounds = [None if bound is None else sign * bound for sign, bound in limits]
@@ -117,20 +125,20 @@ def front_history(progress: SweepProgress) -> FrontHistory | None:
     if known is None or known[0] != count:
         objectives = progress.state.objectives
         keys = first_keys(objectives, progress.values_changes)
-        found = measured(progress, reference_of(objectives, keys)) if keys else None
+        changes = progress.values_changes
+        found = measured(objectives, changes, reference_of(objectives, keys)) if keys else None
         known = _KNOWN[progress] = (count, found)
     return known[1]
 
 
-def measured(progress: SweepProgress, reference: Reference) -> FrontHistory:
-    """The whole history, measured from this point."""
-    objectives = progress.state.objectives
-    changes = _front_changes(objectives, progress.values_changes)
-    if len(changes) > MOST_STEPS:
-        kept = np.unique(np.linspace(0, len(changes) - 1, MOST_STEPS).round().astype(int))
-        changes = [changes[index] for index in kept.tolist()]
+def measured(objectives: Objectives, changes: Sequence[ValuesChange], reference: Reference) -> FrontHistory:
+    """The history of the front that changes of values make, measured from this point."""
+    fronts = _front_changes(objectives, changes)
+    if len(fronts) > MOST_STEPS:
+        kept = np.unique(np.linspace(0, len(fronts) - 1, MOST_STEPS).round().astype(int))
+        fronts = [fronts[index] for index in kept.tolist()]
     steps: list[HypervolumeStep] = []
-    for change, front in changes:
+    for change, front in fronts:
         value = pareto.hypervolume(np.array(front, dtype=float)[:, 1:], reference.point) if front else 0.0
         shown = (change.at, change.active_s, change.spent_s, change.spent_gpu_s, change.trial)
         steps.append(HypervolumeStep(*shown, len(front), value))
@@ -222,6 +230,8 @@ def point_text(history: FrontHistory) -> str:
 
 def reference_text(history: FrontHistory) -> str:
     """How the reference point is chosen."""
+    if history.reference.own:
+        return "the reference point of the sweep file"
     bounded = [each.metric for each in history.objectives if _bound(each) is not None]
     free = [metric for metric in history.objectives.metrics if metric not in bounded]
     parts = [f"the bound of {' and '.join(bounded)}"] if bounded else []

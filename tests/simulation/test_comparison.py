@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import math
 import re
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from hpcsweep.cli import app
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.html.plotting import quartiles
 from hpcsweep.simulation import SimulationResult, compare, compare_results, make_variants
 from hpcsweep.simulation.comparison import best_values, write_plot
+from hpcsweep.views.progress import ValuesChange
 from tests.simulation.specs import falling, spec_of, write_spec
 
 
@@ -126,6 +130,57 @@ def test_rows_are_medians_and_the_target_is_the_worst_final_value(tmp_path: Path
     assert (found.rows[0].makespan_s, found.rows[0].idle, found.rows[0].hours) == (200.0, 0.3, 0.2)
     most = compare_results(spec_of(tmp_path, "objective.mode=max"), {"good": good, "bad": bad})
     assert [row.target_s for row in most.rows] == [10, 5]
+
+
+FRONT = "[{metric: a, at_most: 8}, {metric: b, mode: max}]"
+
+
+def front(seed: int, *changes: tuple[float, int, tuple[float, float]]) -> SimulationResult:
+    found = tuple(ValuesChange(at, at, trial, values, at, 0.0) for at, trial, values in changes)
+    return simulated(seed, [], changes=found)
+
+
+def test_several_objectives_are_compared_by_hypervolume_up_to_one_point(tmp_path: Path) -> None:
+    """The point is the bound of a, and for b a tenth beyond the worst value of all."""
+    spec = spec_of(tmp_path, f"objective={FRONT}", "searcher.name=random")
+    good = [front(0, (10.0, 0, (6.0, 10.0)), (20.0, 1, (4.0, 5.0)))]
+    bad = [front(0, (5.0, 0, (9.0, 20.0)), (30.0, 1, (7.0, 0.0)))]
+    found = compare_results(spec, {"good": good, "bad": bad, "none": [front(0)]})
+    assert (found.metric, found.title, found.minimise) == ("hypervolume", "hypervolume", False)
+    assert found.reference == {"a": 8.0, "b": -1.0}
+    assert found.rows[0].runs[0].values == ((10.0, 2 * 11), (20.0, 2 * 11 + 2 * 6))
+    assert found.rows[1].runs[0].values == ((5.0, 0.0), (30.0, 1.0))  # the first is beyond the bound
+    assert [(row.name, row.value, row.target_s) for row in found.rows] == [
+        ("good", 34.0, 10.0),
+        ("bad", 1.0, 30.0),
+        ("none", None, None),
+    ]
+    own = FRONT.replace("at_most: 8", "reference: 10").replace("max", "max, reference: 0")
+    again = compare_results(spec_of(tmp_path, f"objective={own}"), {"good": good})
+    assert (again.reference, again.rows[0].value) == ({"a": 10.0, "b": 0.0}, 4 * 10 + 2 * 5)
+
+
+def test_simulate_prints_hypervolumes_of_several_objectives(tmp_path: Path) -> None:
+    path = write_spec(tmp_path)
+    options = [
+        "--set",
+        "objective=[{metric: a}, {metric: b}]",
+        "--set",
+        "scheduler={name: fifo, max_resource: 1}",
+    ]
+    options += ["--set", "budget.trials=6", "--set", "searcher.name=random"]
+    done = CliRunner().invoke(app, ["simulate", str(path), *options])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert "  hypervolume" in lines
+    assert lines[-1].startswith("the hypervolume is that up to a ")
+    assert lines[-2].startswith("  knee of the front, a ")
+    output = str(tmp_path / "plot.html")
+    compared = ["--compare", "searcher=random,sobol", "--output", output, "--json"]
+    done = CliRunner().invoke(app, ["simulate", str(path), *options, *compared])
+    found = json.loads(done.output)
+    assert (found["metric"], found["mode"], set(found["reference"])) == ("hypervolume", "max", {"a", "b"})
+    assert "changes" not in found["variants"][0]["simulations"][0]
 
 
 def test_quartiles_begin_where_every_seed_has_a_value(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 import hpcsweep as hs
+from hpcsweep.core.events import SweepExtended, SweepStarted
 from hpcsweep.core.objectives import Objective, Objectives
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.spec.sweep import changes
 from hpcsweep.spec.yaml_io import dump_yaml
 
 ERROR, LATENCY = {"metric": "error"}, {"metric": "latency", "mode": "max", "at_least": 3}
@@ -41,6 +44,38 @@ def test_one_objective_without_bounds_is_as_it_was_in_a_list_or_not(tmp_path: Pa
     assert spec.identity()["objective"] == {"metric": "error", "mode": "min", "at": "last"}
     assert spec.program().objectives == ()
     assert not spec.objectives.several
+
+
+def test_a_reference_point_is_of_all_objectives_or_of_none(tmp_path: Path) -> None:
+    given = [{**ERROR, "reference": 1}, {**LATENCY, "reference": 0.5}]
+    spec = load(tmp_path, given)
+    assert spec.objectives.reference == (1.0, -0.5)
+    assert load(tmp_path, [ERROR, LATENCY]).objectives.reference is None
+    for objective, problem in (
+        ([given[0], LATENCY], "objective[1].reference: must be given, as another objective has one"),
+        ([ERROR, given[1]], "objective[0].reference: must be given, as another objective has one"),
+        (given[0], "objective.reference: needs several objectives: it is of their hypervolume"),
+        ([given[0]], "objective[0].reference: needs several objectives: it is of their hypervolume"),
+    ):
+        with pytest.raises(SpecError) as wrong:
+            load(tmp_path, objective)
+        assert [text.partition(".yaml: ")[2] for text in wrong.value.problems] == [problem]
+
+
+def test_a_reference_point_may_change_later_and_nothing_else_of_objectives(tmp_path: Path) -> None:
+    before = load(tmp_path, [ERROR, LATENCY]).identity()
+    other = [{**ERROR, "reference": 1}, {**LATENCY, "reference": 0.5}]
+    for old, new, refused in (
+        (before, load(tmp_path, other).identity(), False),
+        (load(tmp_path, other).identity(), before, False),
+        (before, load(tmp_path, [ERROR, {**LATENCY, "at_least": 4}]).identity(), True),
+    ):
+        (change,) = changes(old, new)
+        assert bool(change.refused) == refused
+    state = SweepState()
+    state.apply(SweepStarted("cafe01", "s", 0.0, before))
+    state.apply(SweepExtended(1.0, load(tmp_path, other).identity(), ("objective",)))
+    assert state.objectives.reference == (1.0, -0.5)
 
 
 @pytest.mark.parametrize("objective", [LATENCY, [LATENCY]])

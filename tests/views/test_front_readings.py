@@ -201,6 +201,28 @@ def test_sweeps_are_compared_by_hypervolume_from_a_common_point(tmp_path: Path) 
     assert (pair["first"], pair["second"]) == ("two", "one")
 
 
+def with_reference(error: float, speed: float) -> list[dict[str, Any]]:
+    return [{**OBJECTIVES[0], "reference": error}, {**OBJECTIVES[1], "reference": speed}]
+
+
+def test_hypervolumes_are_up_to_the_reference_point_of_the_sweep_file(tmp_path: Path) -> None:
+    own = with_reference(1.0, 50.0)
+    one = other(tmp_path, "one", TRADE_OFF, objective=own)
+    assert one.hypervolume == pytest.approx((1 - 0.1) * 10 + (1 - 0.2) * 20 + (1 - 0.3) * 10)
+    shown = run("status", one.path).output
+    assert "hypervolume: 32 up to error 1, speed 50; " in shown
+    volume = json.loads(run("status", "--json", one.path).output)["hypervolume"]
+    assert (volume["reference"], volume["reference_settled"]) == ({"error": 1.0, "speed": 50.0}, True)
+    two = other(tmp_path, "two", [ran(0, 0.15, 85.0)], objective=own)
+    found = json.loads(run("compare", one.path, two.path, "--json").output)
+    assert [each["best"]["value"] for each in found["sweeps"]] == pytest.approx([32.0, 0.85 * 35])
+    note = "Hypervolumes are measured up to error 1, speed 50: the reference point of their sweep files."
+    assert found["notes"] == [note]
+    three = other(tmp_path, "three", [ran(0, 0.15, 85.0)], objective=with_reference(2.0, 50.0))
+    _, differ = json.loads(run("compare", one.path, three.path, "--json").output)["notes"]
+    assert differ == "Their sweep files give different reference points: none of them is taken."
+
+
 def test_what_has_other_objectives_is_not_compared(tmp_path: Path) -> None:
     one = other(tmp_path, "one", TRADE_OFF).path
     two = other(tmp_path, "two", [ran(0, 0.15)], objective=OBJECTIVES[:1]).path

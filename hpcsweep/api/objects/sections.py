@@ -89,6 +89,8 @@ class Objective(Section):
         at: The value of a run: the metric at its last step, or the best of the trial's steps so far.
         at_most: A configuration with a larger value is infeasible: worse than any that keeps all bounds.
         at_least: A configuration with a smaller value is infeasible: worse than any that keeps all bounds.
+        reference: Hypervolumes are measured up to this value. All of several objectives have one, or none
+            has.
     """
 
     metric: str
@@ -97,6 +99,7 @@ class Objective(Section):
     at: Literal["last", "best"] = "last"
     at_most: float | None = None
     at_least: float | None = None
+    reference: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
