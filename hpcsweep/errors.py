@@ -28,6 +28,10 @@ class TrainerError(SpecError):
     """The training code cannot be found, imported or called."""
 
 
+class FigureError(HpcsweepError):
+    """A figure does not apply to this sweep; the message says why."""
+
+
 class SweepFailed(HpcsweepError):
     """A sweep that was launched from Python has ended or paused without any value."""
 

@@ -132,6 +132,7 @@ EXCEPTIONS = {
     ("store/compaction/worker.py", "views"),  # the tables that it writes are those that analysis reads
     ("views/folder.py", "spec"),  # reads the budget in the spec, when somebody asks for it
     ("views/results.py", "spec"),  # reads the spec and the space back, when somebody asks for them
+    ("views/results.py", "html"),  # draws the figures of the page, when somebody asks for them
     ("views/health.py", "searchers"),  # the versions of the searchers, whose modules it does not need
     ("cli/status.py", "cluster"),  # asks the queue alone whether jobs live
     ("cli/completion.py", "cluster"),  # names them

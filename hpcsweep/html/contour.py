@@ -50,8 +50,13 @@ _REACH: Final = 2.5
 _NONE: Final[Floats] = np.empty((0, 2))
 
 
-def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | None:
-    """The values over two parameters, by default the most important ones: a surface, and the trials on it."""
+def contour(
+    results: Results, pair: tuple[str, str] | None = None, resource: int | None = None
+) -> Section | None:
+    """The values over two parameters, by default the most important ones: a surface, and the trials on it.
+
+    Values at one resource, which is chosen above unless it is given.
+    """
     if len(results.space.columns) < 2:
         return None
     if pair is None:
@@ -59,7 +64,8 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
         if len(names) < 2:
             return None
         pair = (names[0], names[1])
-    shown, counts = values_of(results).resource, compared_resources(results)
+    shown = values_of(results, resource=resource).resource
+    counts = compared_resources(results) if resource is None else {}
     versions: dict[tuple[str, ...], list[Block]] = {}
     chosen: tuple[str, ...] = ()
     for at in counts or (shown,):

@@ -22,14 +22,18 @@ MOST_BARS: Final = 25
 _POOR: Final = 0.5
 
 
-def importance(results: Results) -> Section | None:
-    """A bar for each parameter, by objective; words where values are too few, None without parameters."""
+def importance(results: Results, resource: int | None = None) -> Section | None:
+    """A bar for each parameter, by objective; words where values are too few, None without parameters.
+
+    Values at one resource, which is chosen above unless it is given.
+    """
     if not results.space.columns:
         return None
     blocks: list[Block] = []
     for objective in range(len(results.objectives)):
         own = f"-{objective}" if results.objectives.has_front else ""
-        shown, counts = values_of(results, objective), compared_resources(results, objective)
+        shown = values_of(results, objective, resource)
+        counts = compared_resources(results, objective) if resource is None else {}
         counts = counts or {shown.resource: len(shown.values)}
         labels = {at: (resource_label(at, count, results.folder.state),) for at, count in counts.items()}
         versions: dict[tuple[str, ...], list[Block]] = {
@@ -44,13 +48,14 @@ def _version(results: Results, objective: int, resource: int, id: str) -> list[B
     """Of the values of one objective at one resource; `id` ends that of the figure."""
     result = analysis(results, objective, resource)
     if result is None:
-        return [Text(_too_few_values(results, objective, resource))]
+        return [Text(too_few_values(results, objective, resource))]
     *above, figure = _importance_blocks(results, result, objective)
     assert isinstance(figure, Figure)
     return [*above, figure._replace(id=f"{figure.id}{id}")]
 
 
-def _too_few_values(results: Results, objective: int, resource: int) -> str:
+def too_few_values(results: Results, objective: int, resource: int | None = None) -> str:
+    """Why there are no shares."""
     values = values_of(results, objective, resource)
     if len(values.values) < LEAST:
         at = f" at resource {values.resource}" if len(values.values) else ""

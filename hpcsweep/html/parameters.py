@@ -45,16 +45,18 @@ _BEST: Final = 300
 _FAILED: Final = 500
 
 
-def slices(results: Results) -> Section | None:
+def slices(results: Results, resource: int | None = None) -> Section | None:
     """One parameter at a time, chosen from a list with the most important first.
 
-    Values at one resource, which is chosen above; or the newest one of each trial, in the colour of the
-    resource.
+    Values at one resource, which is chosen above unless it is given; or the newest one of each trial, in the
+    colour of the resource.
     """
     state = results.folder.state
     newest = configurations(state)
     if not len(newest.trials) or not results.space.columns:
         return None
+    if resource is not None:
+        return Section("slices", "Each parameter", [_figure(results, configurations(state, resource), id="")])
     counts = compared_resources(results)
     if len(set(newest.resources.tolist())) == 1:
         counts = {}  # nothing to choose from

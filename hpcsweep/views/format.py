@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from hpcsweep.core.models import SIMULATION_BEGINS_S
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.outcomes import FACTS, FailureKind, Interruption
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import format_bytes, format_value, plural
@@ -137,15 +138,20 @@ def config_text(config: Mapping[str, Any]) -> str:
 
 def best_text(state: SweepState) -> str:
     """The best so far in one line."""
-    best = best_of(state)
+    front = f"front of {len(state.front)}, " if state.objectives.has_front and state.best else ""
+    return describe_best(best_of(state), state.objectives, front)
+
+
+def describe_best(best: Mapping[str, Any] | None, objectives: Objectives, front: str = "") -> str:
+    """The same of what `best_of` gives; `front` comes before the knee."""
     if best is None:
         return "no value yet"
-    values = best.get("values", {state.metric: best["value"]})
+    values = best.get("values", {objectives[0].metric: best["value"]})
     value = ", ".join(f"{metric} {number(of)}" for metric, of in values.items())
     if best.get("infeasible"):
         value = f"none within bounds, the nearest {value}"
-    elif state.objectives.has_front:
-        value = f"front of {len(state.front)}, knee {value}"
+    elif objectives.has_front:
+        value = f"{front}knee {value}"
     return f"{value} (trial {best['trial']} at step {best['resource']}{mean_text(best)})"
 
 

@@ -20,6 +20,7 @@ from hpcsweep.errors import FolderError
 from hpcsweep.store.compaction import read_tables
 from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.views.folder import ResultsFolder, best_of, read_provenance
+from hpcsweep.views.format import best_text, describe_best
 from hpcsweep.views.tables import (
     KEYS,
     attempts_table,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from hpcsweep.html.plots import Plots
     from hpcsweep.views.front_history import FrontHistory
 
 
@@ -44,9 +46,11 @@ SHOWN: Final = 10
 
 
 class Results:
-    """A results folder as it was when it was loaded.
+    """A results folder as it was when it was loaded: tables, best configurations, figures.
 
-    Of a sweep that has ended and is compacted not even the journal is read: its tables are there.
+    `trials_dataframe()` has all that is known of each trial in one row, `best_configurations(n)` the best of
+    them, and `plot` the figures of the report. Of a sweep that has ended and is compacted the other tables
+    are read without its journal.
 
     Attributes:
         path: The folder.
@@ -68,7 +72,11 @@ class Results:
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """Trial, value, resource and config of the best trial; None while there is no value."""
+        """Trial, value, resource and config of the best trial; None while there is no value.
+
+        With several objectives it is the knee of the front, with all `values`. As it may be None, it is no
+        function: `best_configurations(n)` gives the best `n`.
+        """
         return self._tables.best if self._tables else best_of(self.folder.state)
 
     @property
@@ -93,7 +101,17 @@ class Results:
         return self._tables.simulated if self._tables else self.folder.state.simulated
 
     def __repr__(self) -> str:
-        return f"Results({str(self.path)!r}{', simulated' if self.simulated else ''})"
+        """For example `lr: finished, 22 trials; best loss 0.1 (trial 3 at step 9); folder results/lr`."""
+        if self._tables is None:
+            state = self.folder.state
+            status = self.folder.progress.status if state.started else "not started"
+            trials, best = len(state.trials), best_text(state)
+        else:
+            status, trials = "ended", len(self.trials)
+            best = describe_best(self.best, self.objectives)
+        status = f"simulated, {status}" if self.simulated else status
+        best = best if self.best is None else f"best {best}"
+        return f"{self.name}: {status}, {plural(trials, 'trial')}; {best}; folder {self.path}"
 
     def _repr_html_(self) -> str:
         """What notebooks show: how far the sweep is, and its best configurations."""
@@ -124,10 +142,15 @@ class Results:
     def trials_dataframe(self) -> pd.DataFrame:
         """One row for each trial with all that is known of it: `config.*`, `metrics.*`, cost, times, seed.
 
-        Metrics are those reported last. `started` and `ended` are timestamps, `duration` is the time between
-        them; whole numbers are whole numbers, also where some are missing. Reads the journal.
+        Metrics are those reported last; with several objectives `values.*` are those that count. `started`
+        and `ended` are timestamps in UTC, `duration` is the time between them. Whole numbers and booleans
+        stay what they are where some are missing (`Int64`, `boolean`); parameters with listed texts are
+        categories. Reads the journal.
         """
-        return rows_frame(self.rows)
+        return self._frame(self.rows)
+
+    def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
+        return rows_frame(rows, self.space if rows else None)
 
     def best_configurations(self, n: int = 10) -> pd.DataFrame:
         """The best `n` configurations, best first, in the columns of `trials_dataframe`.
@@ -135,7 +158,17 @@ class Results:
         Of a configuration that is trained several times it is the row of the first training, with the mean
         as its value.
         """
-        return rows_frame(best_rows(self.rows, self.folder.state, n))
+        return self._frame(best_rows(self.rows, self.folder.state, n))
+
+    @cached_property
+    def plot(self) -> Plots:
+        """The figures of the report as objects of plotly, by name: `results.plot.importance().show()`.
+
+        `print(results.plot)` lists them.
+        """
+        from hpcsweep.html.plots import Plots
+
+        return Plots(self)
 
     @cached_property
     def objectives(self) -> Objectives:

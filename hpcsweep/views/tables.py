@@ -140,15 +140,26 @@ def failure_kind(run: Run) -> str | None:
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """The table as pandas has it, settings of several types as they are in the journal."""
+    """The table as pandas has it, settings of several types as they are in the journal.
+
+    Whole numbers and booleans stay what they are where some are missing (`Int64`, `boolean`).
+    """
     import pandas as pd
+    import pyarrow as pa
 
     frame: pd.DataFrame = table.to_pandas(use_threads=False)
     for field in table.schema:
+        column = table[field.name]
         if field.metadata == _JSON:
-            texts = table[field.name].to_pylist()
+            texts = column.to_pylist()
             values = [float("nan") if text is None else msgspec.json.decode(text) for text in texts]
-            frame[field.name] = pd.Series(values, dtype=object)
+            only_bools = all(
+                type(v) is bool for v, text in zip(values, texts, strict=True) if text is not None
+            )
+            frame[field.name] = pd.array(values, dtype="boolean" if only_bools else object)
+        elif column.null_count and (pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)):
+            kind = "boolean" if pa.types.is_boolean(field.type) else "Int64"
+            frame[field.name] = pd.array(column.to_pylist(), dtype=kind)
     return frame
 
 

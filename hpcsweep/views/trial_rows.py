@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from hpcsweep.core.domains import Choice, Ordinal
 from hpcsweep.core.events import AnyEvent, RunFinished
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.models import Trial
+from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import suggest_name
 from hpcsweep.errors import SpecError
@@ -203,8 +205,16 @@ def sort_rows(
     return [*(row for _, row in keyed), *rest]
 
 
-def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows as a frame: names with `config.` or `metrics.` before them, times as timestamps."""
+def rows_frame(rows: Sequence[Mapping[str, Any]], space: Space | None = None) -> pd.DataFrame:
+    """The rows as a frame: names with `config.` or `metrics.` before them, times as timestamps.
+
+    Whole numbers and booleans stay what they are where some are missing (`Int64`, `boolean`). Parameters
+    whose listed values are texts are categories, ordered ones of ordinals.
+
+    Args:
+        rows: As of `trial_rows`.
+        space: Of the sweep, for the categories.
+    """
     import pandas as pd
 
     flat = [
@@ -213,15 +223,33 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         for row in rows
     ]
     frame = pd.DataFrame(flat)
+    listed = _categories(space) if space else {}
     for name in frame.columns:
         values = [row.get(name) for row in flat]
         kinds = {type(value) for value in values if value is not None}
         if name in _TIMES:
-            frame[name] = pd.to_datetime(pd.Series(values, dtype="float64"), unit="s", utc=True)
+            times = pd.to_datetime(pd.Series(values, dtype="float64"), unit="s", utc=True)
+            frame[name] = times.dt.as_unit("us")
+        elif name in listed and {value for value in values if value is not None} <= {*listed[name][0]}:
+            frame[name] = pd.Categorical(values, *listed[name])
         elif kinds == {int} or name in _WHOLE:
             frame[name] = pd.Series(values, dtype="int64" if None not in values else "Int64")
+        elif kinds == {bool}:
+            frame[name] = pd.Series(values, dtype="bool" if None not in values else "boolean")
         elif (kinds <= {int, float} and kinds) or name == "value":
             frame[name] = pd.Series(values, dtype="float64")
     if not frame.empty:
         frame.insert(list(frame.columns).index("ended") + 1, "duration", frame["ended"] - frame["started"])
     return frame
+
+
+def _categories(space: Space) -> dict[str, tuple[list[object], bool]]:
+    """By column: the values of a parameter that are all texts, and whether they are ordered."""
+    found: dict[str, tuple[list[object], bool]] = {}
+    for parameter in space.columns:
+        match parameter.domain:
+            case Choice(values=values) | Ordinal(values=values) if all(isinstance(v, str) for v in values):
+                found[f"config.{parameter.name}"] = [*values], isinstance(parameter.domain, Ordinal)
+            case _:
+                pass
+    return found

@@ -47,6 +47,7 @@ API = (
     ("trial.py", "Trial"),
     ("views/results.py", "load"),
     ("views/results.py", "Results"),
+    ("html/plots.py", "Plots"),
     ("training/pytorch.py", "TorchState"),
     ("training/lightning.py", "SweepCallback"),
     ("training/transformers.py", "SweepCallback"),

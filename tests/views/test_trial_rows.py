@@ -145,9 +145,34 @@ def test_the_frame_has_whole_numbers_and_timestamps(results: Results) -> None:
         "config.width": "Int64",
     }
     assert (kinds["value"], kinds["metrics.loss"], kinds["config.lr"]) == ("float64",) * 3
+    assert kinds["started"] == kinds["ended"] == "datetime64[us, UTC]"
+    optimizer = frame["config.optimizer"]
+    assert (list(optimizer.cat.categories), optimizer.cat.ordered) == (["sgd", "adam"], False)
+    narrow = {name: str(kind) for name, kind in results.trials.dtypes.items()}
+    assert (narrow["trial"], narrow["resource"], narrow["config.width"]) == ("int64", "Int64", "Int64")
     assert frame["started"][0].to_pydatetime() == datetime.datetime(1970, 1, 1, 0, 2, 50, tzinfo=datetime.UTC)
     assert frame["duration"][0].total_seconds() == 3600
     assert list(results.best_configurations(5)["trial"]) == [1, 0]
+
+
+def test_booleans_stay_booleans_where_some_are_missing(tmp_path: Path) -> None:
+    configs: list[dict[str, Any]] = [{"size": "l", "tied": True}, {"size": "s"}]
+    space = {
+        "size": {"type": "ordinal", "values": ["s", "l"]},
+        "tied": {"type": "choice", "values": [True, False], "when": {"size": ["l"]}},
+    }
+    started = SweepStarted("cafe01", "lr", 50.0, identity(space=space))
+    created = [TrialCreated(trial, config, 0, 10) for trial, config in enumerate(configs)]
+    ends = [finished(0), finished(1)]
+    found = written(tmp_path, [started, *created, *planned("a", (0, 0), (1, 0)), *ends])
+    frame = found.trials_dataframe()
+    assert [str(table["config.tied"].dtype) for table in (frame, found.trials)] == ["boolean"] * 2
+    assert frame["config.size"].max() == "l"  # they are ordered
+
+
+def test_results_say_how_the_sweep_stands(results: Results) -> None:
+    expected = f"lr: running, 3 trials; best loss 0.05 (trial 1 at step 10); folder {results.path}"
+    assert repr(results) == expected
 
 
 def test_a_notebook_shows_the_best_and_nothing_that_a_browser_would_run(tmp_path: Path) -> None:
