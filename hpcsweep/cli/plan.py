@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import typer
 
-from hpcsweep.cli.plan_pools import print_pool_scripts, print_pools
+from hpcsweep.cli.plan_pools import first_is_capped, print_pool_scripts, print_pools
 from hpcsweep.cli.plan_shapes import print_scripts, print_shapes
 from hpcsweep.cli.progress import plan_of, remaining_work
 from hpcsweep.cli.terminal import errors_exit, hide, prefix_errors
@@ -273,7 +273,7 @@ def _script(session: Session, *, runs: int) -> None:
         tasks = min(tasks, target.max_tasks or tasks)
     name = f"{spec.name}-SWEEP-1-1"
     folder = session.layout.batch(name).root
-    capped = spec.budget.gpu_hours is not None and target.shape.gpus > 0
+    capped = first_is_capped(session) and target.shape.gpus > 0
     throttle = min(tasks, target.max_tasks or tasks)
     batch = Batch(name, folder, tasks, throttle, target.submitted_shape, requeue=not capped)
     script = target.cluster.script(batch)

@@ -17,7 +17,18 @@ def pool_line(pool: Pool) -> str:
         plural(pool.max_tasks, "task") if pool.max_tasks is not None else "",
     ]
     most = " and ".join(filter(None, caps))
-    return pool.name + (f", at most {most}" if most else "") + (", short runs first" * pool.preemptible)
+    hours = f", {pool.max_gpu_s / 3600:g} GPU-hours in all" if pool.max_gpu_s is not None else ""
+    return pool.name + (f", at most {most}" if most else "") + hours + ", short runs first" * pool.preemptible
+
+
+def is_capped(session: Session, pool: Pool | None) -> bool:
+    """Whether GPU-hours of tasks of this pool (None: of the only one) are capped."""
+    return session.spec.budget.gpu_hours is not None or (pool is not None and pool.max_gpu_s is not None)
+
+
+def first_is_capped(session: Session) -> bool:
+    """As `is_capped`, of the pool as which scripts are shown first."""
+    return is_capped(session, next(iter(session.target.cluster.pools), None))
 
 
 def print_pools(session: Session) -> None:
@@ -29,13 +40,13 @@ def print_pools(session: Session) -> None:
 
 def print_pool_scripts(session: Session, shape: TaskResources) -> None:
     """Print for each pool but the first the lines of its scripts that differ from those of the first."""
-    cluster, capped = session.target.cluster, session.spec.budget.gpu_hours is not None
+    cluster = session.target.cluster
     name = f"{session.spec.name}-SWEEP-1-1"
     folder = session.layout.batch(name).root
     first: list[str] = []
     for pool in cluster.pools:
         own = msgspec.structs.replace(shape, pool=pool.name)
-        script = cluster.script(Batch(name, folder, 1, 1, own, requeue=not capped))
+        script = cluster.script(Batch(name, folder, 1, 1, own, requeue=not is_capped(session, pool)))
         if script is None:
             return
         lines = script.splitlines()

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import typer
 from numpy.random import default_rng
 
+from hpcsweep.cli.plan_pools import first_is_capped
 from hpcsweep.core.cluster_protocol import Batch, TaskResources
 from hpcsweep.core.protocols import SchedulerPlan
 from hpcsweep.core.run_resources import RunContext, largest_need
@@ -137,7 +138,7 @@ def print_scripts(session: Session, rungs: Sequence[RungShapes]) -> None:
     spec, target = session.spec, session.target
     first: list[str] = []
     name = f"{spec.name}-SWEEP-1-1"
-    folder, capped = session.layout.batch(name).root, spec.budget.gpu_hours is not None
+    folder, capped = session.layout.batch(name).root, first_is_capped(session)
     seen: set[TaskResources] = set()
     shown: set[tuple[str, ...]] = set()
     for rung in rungs:

@@ -162,9 +162,10 @@ class BatchFold(SweepFacts):
             self.last_batch_failure = event.message or batch.last_message
 
     def _pool_skipped(self, event: PoolSkipped) -> None:
-        self.skipped_pools.pop(event.pool, None)
+        pools = self.spent_pools if event.spent else self.skipped_pools
+        pools.pop(event.pool, None)
         if event.reason:
-            self.skipped_pools[event.pool] = event
+            pools[event.pool] = event
 
     def _charge_pool(self, batch: BatchState | None, gpu_s: float) -> None:
         if batch is not None and batch.pool:

@@ -111,12 +111,14 @@ class Pool(msgspec.Struct, frozen=True):
     Attributes:
         max_gpus: That a sweep's tasks may hold there at a time, as `max_tasks`; None: no cap but the sweep's.
         preemptible: Tasks may be interrupted there by those of others: it gets short runs first.
+        max_gpu_s: GPU-seconds that a sweep's tasks may cost there in all; None: no cap but the sweep's.
     """
 
     name: str
     max_gpus: int | None = None
     max_tasks: int | None = None
     preemptible: bool = False
+    max_gpu_s: float | None = None
 
 
 class TaskAllocation(msgspec.Struct, frozen=True):

@@ -250,11 +250,16 @@ class SweepDetached(Event, frozen=True, tag="detached", gc=False):
 
 
 class PoolSkipped(Event, frozen=True, tag="pool_skipped", gc=False):
-    """A pool gets no tasks for a while, as those that it has do not start; no `reason`: it gets some."""
+    """A pool gets no tasks for a while, as those that it has do not start; no `reason`: it gets some.
+
+    Attributes:
+        spent: It gets none as its `gpu_hours` do not pay for one more.
+    """
 
     pool: str
     at: float
     reason: str = ""
+    spent: bool = False
 
 
 class TrialsExhausted(Event, frozen=True, tag="no_more_trials", gc=False):

@@ -233,6 +233,7 @@ class SweepFacts(EventFold):
         spent_gpu_s: GPU-seconds over all attempts that have ended.
         pool_gpu_s: How many of these each pool of the cluster has cost.
         skipped_pools: Those that get no tasks for a while, with the event that says so.
+        spent_pools: Those whose `gpu_hours` do not pay for one more task, with the event that says so.
         interrupted: How often attempts were interrupted, by why.
         failed_batches_in_a_row: Newest batches, each submitted after the one before, that all ended within
             seconds and without a result;
@@ -277,6 +278,7 @@ class SweepFacts(EventFold):
         self.spent_s = 0.0
         self.pool_gpu_s: dict[str, float] = {}
         self.skipped_pools: dict[str, PoolSkipped] = {}
+        self.spent_pools: dict[str, PoolSkipped] = {}
         self.requests: set[str] = set()
         self.enqueued: deque[Config] = deque()
         self.warm_starts: list[WarmStartLoaded] = []

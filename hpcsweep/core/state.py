@@ -93,6 +93,7 @@ class SweepState(BatchFold):
         self.node_faults.clear()
         self.excluded.clear()
         self.skipped_pools.clear()
+        self.spent_pools.clear()
         # Where jobs run may have been changed.
         self.held_gpus.clear()
         for batch in (each for each in self.live.values() if each.task_gpus != each.gpus):

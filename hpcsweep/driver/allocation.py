@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Container, Sequence, Set
 from typing import NamedTuple, Protocol
 
 from hpcsweep.core.batches import BatchState
@@ -17,8 +17,37 @@ from hpcsweep.driver.room import Room
 from hpcsweep.driver.shapes import Demand, Kind, kind_of, share_tasks
 from hpcsweep.store.assignments import StartId
 
-#: Of a task (its GPUs) and a run: whether the budget allows it; it is spent then.
-Spend = Callable[[int, TaskResources, bool], bool]
+
+class Purse:
+    """What may still be spent on runs: of the budget, and of each pool.
+
+    Args:
+        left: GPU-seconds of the budget; inf without one.
+        pools: Of each pool; inf where it has no cap.
+        cost: GPU-seconds of a task (its GPUs) for a run, of one that is there or of a new one.
+    """
+
+    def __init__(
+        self, left: float, pools: dict[str, float], cost: Callable[[int, TaskResources, bool], float]
+    ) -> None:
+        self.cost = cost
+        self.pools = pools
+        self._left = left
+
+    def pays(self, gpus: int, needs: TaskResources, pool: str) -> bool:
+        """Whether a task that is there in this pool may do the run, by what the pool has left."""
+        left = self.pools.get(pool, math.inf)
+        return left == math.inf or left >= self.cost(gpus, needs, False)
+
+    def spend(self, gpus: int, needs: TaskResources, *, new: bool = False, pool: str = "") -> bool:
+        """Whether the budget allows it; it is spent then, of the pool, too, unless the task is `new`."""
+        cost = self.cost(gpus, needs, new)
+        if cost > self._left:
+            return False
+        self._left -= cost
+        if pool in self.pools:
+            self.pools[pool] -= cost
+        return True
 
 
 class Working(NamedTuple):
@@ -83,10 +112,15 @@ class Allocating:
         working: Sequence[Working],
         *,
         room: Room,
+        purse: Purse,
+        spent: Container[str],
         now: float,
         leaves: bool,
     ) -> None:
         self._room = room
+        self._purse = purse
+        #: GPU-seconds of a new task of each kind.
+        self._costs: dict[Kind, float] = {}
         self._preemptible: Set[str] = {pool.name for pool in room.pools if pool.preemptible}
         #: How long the waiting runs take in the median; None while nobody has asked.
         self._typical: float | None = None
@@ -98,11 +132,12 @@ class Allocating:
         self._ahead = int(leaves or assigner.runs_are_short)
         bad = assigner.bad_nodes(now=now)
         self._tasks: dict[Kind, list[Working]] = {}
+        #: On nodes that are avoided, or of pools that cannot pay for any run: they take none.
         self._bad: set[TaskId] = set()
         #: Tasks that do not start, of pools that are passed over: others are to take their work.
         self._late: list[Working] = []
         for each in working:
-            if each.task.start.node in bad:
+            if each.task.start.node in bad or each.batch.pool in spent:
                 self._bad.add(each.task.id)
             elif not each.begun and is_passed_over(each.batch, room):
                 self._late.append(each)
@@ -115,7 +150,8 @@ class Allocating:
         self._draining: set[TaskId] = set()
         self._claimed: dict[TaskId, int] = {}
 
-    def result(self, *, held_gpus: Callable[[TaskResources], int], spend: Spend, done: bool) -> Allocation:
+    def result(self, *, held_gpus: Callable[[TaskResources], int], done: bool) -> Allocation:
+        spend = self._purse.spend
         shares, gpus = self._shares(held_gpus)
         missing = {kind: max(0, share - len(self._tasks.get(kind, ()))) for kind, share in shares.items()}
         self._make_room(shares, missing, gpus)
@@ -129,18 +165,18 @@ class Allocating:
             kind = kind_of(needs)
             each = self._find(kind, run, needs)
             if each is not None:
-                if not spend(each.batch.task_gpus, needs, False):
+                if not spend(each.batch.task_gpus, needs, pool=each.batch.pool):
                     complete = False
                     break
                 self._load[each.task.id] += 1
                 assigned.append((each.task, run, needs))
-            elif self._claim(kind, run, needs):
-                if not spend(gpus[kind], needs, False):
+            elif (coming := self._claim(kind, run, needs)) is not None:
+                if not spend(gpus[kind], needs, pool=coming.batch.pool):
                     complete = False
                     break
             elif lanes.get(kind, 0) or missing.get(kind, 0):
                 new = not lanes.get(kind, 0)
-                if not spend(gpus[kind], needs, new):
+                if not spend(gpus[kind], needs, new=new):
                     complete = False
                     break
                 if new:
@@ -199,7 +235,9 @@ class Allocating:
         for kind, waiting in positions.items():
             busy = sum(each.task.assigned for each in self._tasks.get(kind, ()))
             weight = work[kind] * (1 + busy / len(waiting))
-            demands.append(Demand(gpus[kind], self._assigner.lanes, busy, waiting, weight))
+            first = self._needs[self._queue[waiting[0]]]
+            self._costs[kind] = self._purse.cost(gpus[kind], first, True)
+            demands.append(Demand(gpus[kind], self._assigner.lanes, busy, waiting, weight, self._costs[kind]))
         return dict(zip(positions, share_tasks(whole, demands), strict=True)), gpus
 
     def _turns(self, shares: dict[Kind, int]) -> dict[Kind, int]:
@@ -235,7 +273,7 @@ class Allocating:
                 self._release(each)
         for kind, count in missing.items():
             if count and not self._tasks.get(kind):
-                self._clear_pool(gpus[kind])
+                self._clear_pool(gpus[kind], self._costs[kind])
 
     def _release(self, each: Working) -> None:
         if each.task.assigned and each.begun:  # it leaves once it has done what it has
@@ -244,16 +282,16 @@ class Allocating:
             self._released.add(each.task.id)
         self._room = self._room.less(each.batch.task_gpus, -1, each.batch.pool)
 
-    def _clear_pool(self, gpus: int) -> None:
+    def _clear_pool(self, gpus: int, gpu_s: float) -> None:
         """Have tasks leave one pool for a task that no pool has room for, though there is enough in all."""
         tasks = [each for tasks in self._tasks.values() for each in tasks if not self._goes(each)]
         tasks.sort(key=lambda each: (each.task.assigned, each.begun))
-        for pool in self._room.usable(gpus):
-            if self._room.count(gpus, pool.name):
-                return
-        for pool in self._room.usable(gpus)[:1]:
+        usable = self._room.usable(gpus, gpu_s)
+        if any(self._room.count(gpus, pool.name, gpu_s=gpu_s) for pool in usable):
+            return
+        for pool in usable[:1]:
             for each in tasks:
-                if each.batch.pool == pool.name and not self._room.count(gpus, pool.name):
+                if each.batch.pool == pool.name and not self._room.count(gpus, pool.name, gpu_s=gpu_s):
                     self._release(each)
 
     def _goes(self, each: Working) -> bool:
@@ -271,7 +309,7 @@ class Allocating:
             depth = max(0, load - each.task.lanes + 1)
             if load >= each.task.lanes + self._ahead:
                 continue
-            if not self._assigner.serves(each, needs, run, now=self._now):
+            if not self._serves(each, needs, run):
                 continue
             unsafe = each.batch.pool in self._preemptible
             key = depth, unsafe is not short, float(each.batch.time_s or math.inf)
@@ -292,17 +330,23 @@ class Allocating:
         """Whether a task that has not begun is given runs: where nobody will be there when it begins."""
         return self._leaves and each.task.start.restart == 0 and each.batch.job is not None
 
-    def _claim(self, kind: Kind, run: RunId, needs: TaskResources) -> bool:
-        """Whether a task that is submitted will take it."""
+    def _serves(self, each: Working, needs: TaskResources, run: RunId) -> bool:
+        """Whether the task can take the run now, and its pool can pay for that."""
+        return self._assigner.serves(each, needs, run, now=self._now) and self._purse.pays(
+            each.batch.task_gpus, needs, each.batch.pool
+        )
+
+    def _claim(self, kind: Kind, run: RunId, needs: TaskResources) -> Working | None:
+        """The task that is submitted and will take it; None if there is none."""
         for each in self._tasks.get(kind, ()):
             id_ = each.task.id
             if each.begun or id_ in self._released:
                 continue
             claims = self._claimed.get(id_, 0) + self._load[id_]
-            if claims < each.task.lanes and self._assigner.serves(each, needs, run, now=self._now):
+            if claims < each.task.lanes and self._serves(each, needs, run):
                 self._claimed[id_] = self._claimed.get(id_, 0) + 1
-                return True
-        return False
+                return each
+        return None
 
     def _replace(self, kind: Kind, run: RunId, needs: TaskResources) -> None:
         """Where no task of its kind could ever serve the run, one leaves, so that a larger one comes."""

@@ -9,11 +9,12 @@ import copy
 import logging
 import math
 import zlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 
 from numpy.random import default_rng
 
 from hpcsweep.core.batches import BatchState
+from hpcsweep.core.cluster_protocol import Pool
 from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
@@ -33,6 +34,7 @@ from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.live_batches import LEAVING_S
+from hpcsweep.driver.pool_budget import NextTask, PoolBudget
 from hpcsweep.errors import SpecError
 from hpcsweep.store.requests import Request
 
@@ -47,21 +49,30 @@ def minutes(time_s: float) -> int:
 class GpuBudget:
     """`budget.gpu_hours` as a hard cap: what was submitted counts with its whole time limit.
 
-    `default_time_s` is the cluster's time limit of a task that asks for none, None where unknown.
+    `default_time_s` is the cluster's time limit of a task that asks for none, None where unknown. The `pools`
+    of the cluster may have caps of their own.
 
     Raises:
         SpecError: There is a cap, and nothing limits the time of a task.
     """
 
     def __init__(
-        self, settings: DriverConfig, *, default_time_s: int | None, start_up_s: float = 0.0
+        self,
+        settings: DriverConfig,
+        *,
+        default_time_s: int | None,
+        start_up_s: float = 0.0,
+        pools: Sequence[Pool] = (),
     ) -> None:
         self._max_gpu_s = settings.max_gpu_s
         self.task_gpus = settings.shape.total_gpus  # of a new task
         time_s = settings.shape.time_s or default_time_s
-        if self.cap_s is not None and time_s is None:
+        #: `gpu_hours` of the cluster's pools.
+        self.pools = PoolBudget(pools if self.task_gpus else ())
+        capped = ["budget"] if self.cap_s is not None else self.pools.paths
+        if capped and time_s is None:
             raise SpecError(
-                "budget.gpu_hours: needs resources.time: without a time limit nothing can be held to it"
+                f"{capped[0]}.gpu_hours: needs resources.time: without a time limit nothing can be held to it"
             )
         self.time_s = minutes(time_s) if time_s else 0
         self._reuse = settings.reuse
@@ -75,6 +86,8 @@ class GpuBudget:
             self.next_gpu_s = self.run_gpu_s(least.total_gpus, least.time_s, new=True)
         #: With reuse: a limit that a run may be given where its own does not fit any more; 0: unknown.
         self.short_s = 0
+        gpus = self.task_gpus if self.next_gpu_s is None else settings.smallest.total_gpus
+        self.pools.next_tasks = [NextTask(gpus, self._task_gpu_s)]
 
     @property
     def _shortest_s(self) -> float:
@@ -99,6 +112,15 @@ class GpuBudget:
     def cap_s(self) -> float | None:
         """GPU-seconds of the cap; None without one."""
         return self._max_gpu_s if self.task_gpus else None
+
+    def caps(self, pool: str) -> bool:
+        """Whether what tasks of this pool cost is capped, for all tasks or for its own."""
+        return self.cap_s is not None or self.pools.caps(pool)
+
+    @property
+    def capped(self) -> bool:
+        """Whether what any tasks cost is capped."""
+        return self.cap_s is not None or self.pools.capped
 
     def tasks_left(
         self,
@@ -164,7 +186,7 @@ class GpuBudget:
     def exhausted(self, state: SweepState) -> str | None:
         """Message if no further task fits once the submitted ones have ended; else None."""
         if self.cap_s is None or self._tasks_within(self.cap_s, state.spent_gpu_s):
-            return None
+            return self.pools.exhausted(state)
         return (
             f"budget.gpu_hours {self.cap_s / 3600:g} is used up: {state.spent_gpu_s / 3600:.4g} are spent, "
             f"and one more task may take {self._task_gpu_s / 3600:.4g}"

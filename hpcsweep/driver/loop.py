@@ -95,12 +95,18 @@ class Driver:
         self._sweep = context = SweepContext(state, settings, layout, journal, cluster, clock, skipped)
         observer = self._observer = Observer(context)
         self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=skipped)
-        asks = settings.max_gpu_s is not None and settings.shape.time_s is None
-        time_s = observer.limits.time_s if asks else None
-        budget = GpuBudget(settings, default_time_s=time_s, start_up_s=cluster.start_up_s)
-        self._budget = budget
+        capped = settings.max_gpu_s is not None or any(pool.max_gpu_s is not None for pool in cluster.pools)
+        time_s = observer.limits.time_s if capped and settings.shape.time_s is None else None
+        budget = self._budget = GpuBudget(
+            settings, default_time_s=time_s, start_up_s=cluster.start_up_s, pools=cluster.pools
+        )
         monitor = self.monitor = JobMonitor(
-            state, layout=layout, settings=settings, grace_s=cluster.grace_s, evidence=observer
+            state,
+            layout=layout,
+            settings=settings,
+            grace_s=cluster.grace_s,
+            evidence=observer,
+            capped=budget.pools.caps,
         )
         planner = self._planner = Planner(
             state, scheduler=scheduler, searcher=searcher, space=space, settings=settings

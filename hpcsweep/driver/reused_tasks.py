@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, Interruption, RunId, TaskBegan, TaskLeft
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import failures
-from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.endings import Endings
 from hpcsweep.driver.live_batches import LEAVING_S, BatchWatch
 from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart
@@ -19,10 +18,16 @@ class ReusedTasks:
     """Turns what such tasks tell, and what the cluster shows of them, into events."""
 
     def __init__(
-        self, state: SweepState, *, settings: DriverConfig, grace_s: float, endings: Endings
+        self,
+        state: SweepState,
+        *,
+        grace_s: float,
+        endings: Endings,
+        capped: Callable[[BatchState], bool],
     ) -> None:
         self._state = state
-        self._settings = settings
+        #: Whether what the tasks of a batch cost is capped.
+        self._capped = capped
         self._grace_s = grace_s
         self._endings = endings
 
@@ -87,7 +92,7 @@ class ReusedTasks:
         unknown = task not in watch.gone_at and (state is None or state.seconds is None)
         if active:
             watch.seen_at[task] = now
-        elif unknown and self._settings.max_gpu_s is not None:
+        elif unknown and self._capped(batch):
             # A cap that is to hold counts what it may have taken.
             departure = batch.departure(task, newest)
             until = now if departure is None else min(now, departure.left + LEAVING_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 #: More than any sweep has.
@@ -17,6 +17,8 @@ class PoolRoom(NamedTuple):
         most_gpus: Of it for all tasks together.
         open: Whether new tasks are submitted to it, as long as another one can take them.
         preemptible: It gets short runs first.
+        gpu_s: GPU-seconds that new tasks may cost there; what tasks give back when they end is not in it.
+        least_s: Seconds for which one of them counts at least.
     """
 
     name: str
@@ -25,6 +27,24 @@ class PoolRoom(NamedTuple):
     most_gpus: float = math.inf
     open: bool = True
     preemptible: bool = False
+    gpu_s: float = math.inf
+    least_s: float = 0.0
+
+    def pays(self, gpus: int, gpu_s: float | None = None) -> bool:
+        """Whether it can pay for a task of so many GPUs that costs so much; None: the least."""
+        return self.gpu_s >= (gpus * self.least_s if gpu_s is None else gpu_s)
+
+    def count(self, gpus: int, gpu_s: float | None = None) -> int:
+        """How many tasks of so many GPUs fit that cost so much each; None: the least."""
+        most = _count(self.tasks, self.gpus, gpus)
+        cost = gpus * self.least_s if gpu_s is None else gpu_s
+        return most if math.isinf(self.gpu_s) or not cost else max(0, min(most, int(self.gpu_s // cost)))
+
+    def less(self, gpus: int, tasks: int, gpu_s: float | None = None) -> PoolRoom:
+        """What is left beside so many tasks more."""
+        cost = gpus * self.least_s if gpu_s is None else gpu_s
+        left = self.gpu_s - max(0, tasks) * cost
+        return self._replace(tasks=self.tasks - tasks, gpus=self.gpus - tasks * gpus, gpu_s=left)
 
 
 class Room(NamedTuple):
@@ -41,37 +61,46 @@ class Room(NamedTuple):
     gpus: float
     pools: tuple[PoolRoom, ...] = ()
 
-    def usable(self, gpus: int) -> list[PoolRoom]:
-        """The pools that get tasks of so many GPUs: the open ones, or all if no open one is so large."""
-        large = [pool for pool in self.pools if pool.most_gpus >= gpus]
+    def paid(self, gpu_s: Mapping[str, float], *, least_s: float) -> Room:
+        """The same where new tasks may cost so much in each pool, and count for so long at least."""
+        pools = (each._replace(gpu_s=max(0.0, gpu_s[each.name]), least_s=least_s) for each in self.pools)
+        return self._replace(pools=tuple(pools))
+
+    def usable(self, gpus: int, gpu_s: float | None = None) -> list[PoolRoom]:
+        """The pools that get tasks of so many GPUs: the open ones, or all if no open one is so large.
+
+        One that cannot pay `gpu_s` for a task counts as too small.
+        """
+        large = [pool for pool in self.pools if pool.most_gpus >= gpus and pool.pays(gpus, gpu_s)]
         return [pool for pool in large if pool.open] or large
 
-    def count(self, gpus: int, pool: str | None = None) -> int:
-        """How many tasks of so many GPUs fit, into this pool or (None) where new ones go."""
+    def count(self, gpus: int, pool: str | None = None, *, gpu_s: float | None = None) -> int:
+        """How many tasks of so many GPUs fit, into this pool or (None) where new ones go.
+
+        Each may cost so many GPU-seconds; None: the least of any.
+        """
         most = _count(self.tasks, self.gpus, gpus)
         if not self.pools:
             return most
         if pool is not None:
             found = [each for each in self.pools if each.name == pool]
-            return min([most, *(_count(each.tasks, each.gpus, gpus) for each in found)])
-        return min(most, sum(_count(each.tasks, each.gpus, gpus) for each in self.usable(gpus)))
+            return min([most, *(each.count(gpus, gpu_s) for each in found)])
+        return min(most, sum(each.count(gpus, gpu_s) for each in self.usable(gpus, gpu_s)))
 
-    def less(self, gpus: int, tasks: int = 1, pool: str | None = None) -> Room:
+    def less(self, gpus: int, tasks: int = 1, pool: str | None = None, *, gpu_s: float | None = None) -> Room:
         """What is left beside so many tasks more of so many GPUs, in this pool or (None) as they come."""
         taken: dict[str, int] = {}
         if pool is not None:
             taken[pool] = tasks
         elif self.pools:
             left = tasks
-            for each in self.usable(gpus):
-                taken[each.name] = min(left, _count(each.tasks, each.gpus, gpus))
+            for each in self.usable(gpus, gpu_s):
+                taken[each.name] = min(left, each.count(gpus, gpu_s))
                 left -= taken[each.name]
         pools = self.pools
         if any(taken.values()) and pools:
             pools = tuple(
-                each._replace(tasks=each.tasks - count, gpus=each.gpus - count * gpus)
-                if (count := taken.get(each.name, 0))
-                else each
+                each.less(gpus, count, gpu_s) if (count := taken.get(each.name, 0)) else each
                 for each in pools
             )
         return Room(self.tasks - tasks, self.gpus - tasks * gpus, pools)
@@ -103,11 +132,11 @@ class Room(NamedTuple):
             room = room.less(gpus, tasks)
         return not room.missing
 
-    def assign(self, tasks: Sequence[tuple[int, float]]) -> list[str | None]:
+    def assign(self, tasks: Sequence[tuple[int, float]], gpu_s: Sequence[float] = ()) -> list[str | None]:
         """The pool of each task, given its GPUs and how long its run is; None where there is no room for it.
 
         Pools are filled in their order, with the tasks in theirs; preemptible ones with the shortest first.
-        Empty names where there are no pools.
+        Empty names where there are no pools. `gpu_s` is what each task may cost, where pools have caps.
         """
         found: list[str | None] = [None] * len(tasks)
         room = self
@@ -116,10 +145,10 @@ class Room(NamedTuple):
             if pool.preemptible:
                 order.sort(key=lambda index: tasks[index][1])
             for index in order:
-                gpus = tasks[index][0]
-                usable = not self.pools or pool.name in {each.name for each in self.usable(gpus)}
-                if usable and room.count(gpus, pool.name):
-                    found[index], room = pool.name, room.less(gpus, pool=pool.name)
+                gpus, cost = tasks[index][0], gpu_s[index] if gpu_s else None
+                usable = not self.pools or pool.name in {each.name for each in self.usable(gpus, cost)}
+                if usable and room.count(gpus, pool.name, gpu_s=cost):
+                    found[index], room = pool.name, room.less(gpus, pool=pool.name, gpu_s=cost)
         return found
 
 

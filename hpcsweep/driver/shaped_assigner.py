@@ -10,7 +10,7 @@ from typing import Any
 from hpcsweep.core.batches import StartedTask
 from hpcsweep.core.cluster_protocol import TaskId, TaskResources
 from hpcsweep.core.events import RunId, RunsAssigned
-from hpcsweep.driver.allocation import Allocating, Allocation, Spend, Working
+from hpcsweep.driver.allocation import Allocating, Allocation, Purse, Working
 from hpcsweep.driver.assigner import MARGIN, RECENT, SHORT_S, Assigner, OpenTask
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
 from hpcsweep.driver.failures import excluded
@@ -74,7 +74,7 @@ class ShapedAssigner(Assigner):
         *,
         room: Room,
         held_gpus: Callable[[TaskResources], int],
-        spend: Spend,
+        purse: Purse,
         done: bool,
         leaves: bool,
         now: float,
@@ -85,7 +85,7 @@ class ShapedAssigner(Assigner):
             queue: The runs that wait, in order.
             room: What new tasks may take, beside all that are there.
             held_gpus: GPUs that a task of a shape will hold.
-            spend: See there.
+            purse: What may be spent on the runs; it is.
             done: Nothing else will be decided.
             leaves: Nobody hands anything over for a while: each task is given one run ahead.
             now: Unix time.
@@ -93,9 +93,10 @@ class ShapedAssigner(Assigner):
         needs = {run: self._shapes.of(run) for run in queue}
         working = [each for each in self.tasks() if now < self._ends(each)]
         room = self._room_to_come(room, working)
-        return Allocating(self, queue, needs, working, room=room, now=now, leaves=leaves).result(
-            held_gpus=held_gpus, spend=spend, done=done
-        )
+        spent = self._state.spent_pools
+        return Allocating(
+            self, queue, needs, working, room=room, purse=purse, spent=spent, now=now, leaves=leaves
+        ).result(held_gpus=held_gpus, done=done)
 
     def _ends(self, each: Working) -> float:
         ends = each.task.start.ends

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import Any, Final
+
+import msgspec
 
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import RunId
-from hpcsweep.driver.allocation import Allocation
+from hpcsweep.driver.allocation import Allocation, Purse
 from hpcsweep.driver.assigner import Assigner
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Leave
@@ -34,6 +35,8 @@ class ShapedReuse(ShapedSubmission):
         super().__init__(*parts)
         self.assigner = assigner
         self._first = True
+        #: Of each pool what may be spent on new tasks, beside the runs that are given or claimed.
+        self._left: dict[str, float] = {}
 
     def hand_over(self) -> None:
         try:
@@ -88,34 +91,29 @@ class ShapedReuse(ShapedSubmission):
         if largest is not None:
             task = self.shapes.task([self.shapes.of(largest)])
             self.check_fits(largest, task, self.gpu_throttle.caps)
-        left = self.budget.unreserved_gpu_s(state, self._reserved)
-
-        def spend(gpus: int, needs: TaskResources, new: bool) -> bool:
-            nonlocal left
-            if math.isinf(left):
-                return True
-            cost = self.budget.run_gpu_s(gpus, needs.time_s, new=new)
-            if cost > left:
-                return False
-            left -= cost
-            return True
-
+        self._left = self.budget.pools.unreserved_gpu_s(state, self.reserved_gpu_s)
+        room = self.paid(self._left)
+        left = self.budget.unreserved_gpu_s(state, self.reserved_gpu_s)
         allocation = self.assigner.allocate(
             queue,
-            room=self.gpu_throttle.room,
+            room=room,
             held_gpus=self.gpu_throttle.held_gpus,
-            spend=spend,
+            purse=Purse(left, self._left, self._run_gpu_s),
             done=exhausted or self.planner.done,
             leaves=self.leaves,
             now=now,
         )
         return allocation if len(queue) == len(waiting) else allocation._replace(complete=False)
 
+    def _run_gpu_s(self, gpus: int, needs: TaskResources, new: bool) -> float:
+        return self.budget.run_gpu_s(gpus, needs.time_s, new=new)
+
     def _room_beside(self, allocation: Allocation) -> Room:
         """The room beside tasks that are wanted."""
-        room = self.gpu_throttle.room
+        room = self.paid(self._left)
         for _, needs, _ in allocation.wanted:
-            room = room.less(self.gpu_throttle.held_gpus(self.shapes.task([needs])))
+            gpus = self.gpu_throttle.held_gpus(self.shapes.task([needs]))
+            room = room.less(gpus, gpu_s=self._run_gpu_s(gpus, needs, True))
         return room
 
     def _submit_wanted(self, allocation: Allocation) -> None:
@@ -124,19 +122,31 @@ class ShapedReuse(ShapedSubmission):
         groups: dict[tuple[int, ...], list[tuple[RunId, TaskResources, int]]] = {}
         for each in allocation.wanted:
             groups.setdefault(array_key(each[1]), []).append(each)
-        #: Of each task that is missing: its shape, and how long the longest of its first runs takes.
-        tasks: list[tuple[TaskResources, float]] = []
+        #: Of each task that is missing: its shape, how long the longest of its first runs takes, and what
+        #: they may cost.
+        tasks: list[tuple[TaskResources, float, float]] = []
         for group in groups.values():
             shape = self.shapes.task([needs for _, needs, _ in group], turns=group[0][2])
+            gpus = self.gpu_throttle.held_gpus(shape)
             lengths = [self.shapes.length(run, needs) for run, needs, _ in group]
-            tasks += [(shape, max(lengths[first : first + lanes])) for first in range(0, len(group), lanes)]
-        pools = self.gpu_throttle.room.assign(
-            [(self.gpu_throttle.held_gpus(shape), length) for shape, length in tasks]
+            costs = [
+                self._run_gpu_s(gpus, needs, index % lanes == 0) for index, (_, needs, _) in enumerate(group)
+            ]
+            for first in range(0, len(group), lanes):
+                its = slice(first, first + lanes)
+                tasks.append((shape, max(lengths[its]), sum(costs[its])))
+        pools = self.paid(self._left).assign(
+            [(self.gpu_throttle.held_gpus(shape), length) for shape, length, _ in tasks],
+            [cost for _, _, cost in tasks],
         )
-        fitting = [(shape, pool) for (shape, _), pool in zip(tasks, pools, strict=True) if pool is not None]
+        fitting = [
+            msgspec.structs.replace(shape, pool=pool)
+            for (shape, _, _), pool in zip(tasks, pools, strict=True)
+            if pool is not None
+        ]
         allowed = self.allowed(len(tasks), None) if tasks else 0
-        for (shape, pool), count in Counter(fitting[:allowed]).items():
-            planned = self.plan_array([()] * count, shape, pool=pool, reuse=True)
+        for shape, count in Counter(fitting[:allowed]).items():
+            planned = self.plan_array([()] * count, shape, reuse=True)
             self.committer.commit(planned)
             if refused := self.submit(planned):
                 self.backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
@@ -160,9 +170,9 @@ class ShapedReuse(ShapedSubmission):
                 room = room.less(gpus, -1, pool)
         self.committer.execute_all(leaving)
 
-    def _reserved(self, batch: BatchState) -> float:
+    def reserved_gpu_s(self, batch: BatchState) -> float:
         if not batch.reuse:
-            return self._reserved_gpu_s(batch)
+            return super().reserved_gpu_s(batch)
         return self.monitor.reserved_gpu_s(
             batch, now=self.sweep.now, run_s=self.budget.run_s, idle_s=self.budget.idle_s
         )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,6 +19,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.driver.gpu_throttle import GpuThrottle
 from hpcsweep.driver.lifecycle import exhausted_budget
+from hpcsweep.driver.pool_budget import NextTask
 from hpcsweep.driver.pools import is_passed_over, pool_activity, skip_events
 from hpcsweep.driver.room import Room
 from hpcsweep.driver.shapes import RunShapes, UnknownNeeds, array_key
@@ -75,8 +75,9 @@ class ShapedSubmission(Submission):
 
     def skip_pools(self) -> None:
         """Pass over pools whose tasks do not start, and come back to those where some do."""
-        pools = self.sweep.cluster.pools
-        self.committer.commit(skip_events(pools, self.sweep.state, self.monitor, now=self.sweep.now))
+        pools, state, now = self.sweep.cluster.pools, self.sweep.state, self.sweep.now
+        self.committer.commit(skip_events(pools, state, self.monitor, now=now))
+        self.committer.commit(self.budget.pools.events(state, now=now))
 
     def _run(self) -> None:
         self.skip_pools()
@@ -127,27 +128,46 @@ class ShapedSubmission(Submission):
 
     def _note_costs(self) -> None:
         """Look at what the runs that wait may cost: the budget goes by the cheapest of what may come next."""
-        left, smallest = self.budget.unspent_gpu_s(self.sweep.state), self.sweep.settings.smallest
-        if math.isinf(left):
+        smallest = self.sweep.settings.smallest
+        if not self.budget.capped:
             return
-        costs = [self._cost(run) for run in self.submitter.queue()[:LOOKED_AT]]
-        self._unaffordable = sum(cost > left for cost in costs)
+        self.budget.pools.most_gpus = {pool.name: pool.most_gpus for pool in self.gpu_throttle.caps.pools}
+        tasks = [self._next_task(run) for run in self.submitter.queue()[:LOOKED_AT]]
+        self._unaffordable = sum(not self._pays(task) for task in tasks)
         more = self._unaffordable < MOST_UNAFFORDABLE and not (self.planner.done or self._nothing_new)
-        if not costs or more:
+        if not tasks or more:
             gpus = self.gpu_throttle.held_gpus(smallest)
-            costs.append(self.budget.run_gpu_s(gpus, smallest.time_s, new=True))
-        self.budget.next_gpu_s = min(costs)
+            tasks.append(NextTask(gpus, self.budget.run_gpu_s(gpus, smallest.time_s, new=True)))
+        self.budget.next_gpu_s = min(task.gpu_s for task in tasks)
+        self.budget.pools.next_tasks = tasks
 
-    def _cost(self, run: RunId) -> float:
-        """GPU-seconds of a task for this run."""
+    def _next_task(self, run: RunId) -> NextTask:
+        """A task for this run."""
         needs = self.shapes.of(run)
         gpus = self.gpu_throttle.held_gpus(self.shapes.task([needs]))
-        return self.budget.run_gpu_s(gpus, needs.time_s, new=True)
+        return NextTask(gpus, self.budget.run_gpu_s(gpus, needs.time_s, new=True))
+
+    def _pays(self, task: NextTask) -> bool:
+        """Whether the budget can pay for the task, and a pool can, at the latest once nothing runs."""
+        state = self.sweep.state
+        return task.gpu_s <= self.budget.unspent_gpu_s(state) and self.budget.pools.pays(state, task)
 
     def queue(self) -> list[RunId]:
         """The runs that wait, in order, without those that the budget cannot pay for any more."""
-        queue, left = self.submitter.queue(), self.budget.unspent_gpu_s(self.sweep.state)
-        return queue if math.isinf(left) else [run for run in queue if self._cost(run) <= left]
+        queue = self.submitter.queue()
+        if not self.budget.capped:
+            return queue
+        return [run for run in queue if self._pays(self._next_task(run))]
+
+    @property
+    def room(self) -> Room:
+        """What new tasks may take, and what pools can pay for."""
+        return self.paid(self.budget.pools.unreserved_gpu_s(self.sweep.state, self.reserved_gpu_s))
+
+    def paid(self, gpu_s: Mapping[str, float]) -> Room:
+        """What new tasks may take where pools have so much left for them."""
+        room, pools = self.gpu_throttle.room, self.budget.pools
+        return room.paid(gpu_s, least_s=pools.least_s) if pools.capped else room
 
     def places(self, room: Room) -> int:
         """How many runs more may be decided, whatever they will need: none waits for long."""
@@ -171,20 +191,22 @@ class ShapedSubmission(Submission):
         return gpus
 
     def _due(self) -> Due:
-        room, caps = self.gpu_throttle.room, self.gpu_throttle.caps
+        room, caps = self.room, self.gpu_throttle.caps
         runs: list[tuple[RunId, TaskResources]] = []
-        left = self.budget.unreserved_gpu_s(self.sweep.state, self._reserved_gpu_s)
+        left = self.budget.unreserved_gpu_s(self.sweep.state, self.reserved_gpu_s)
         for run in self.queue():
             needs = self.shapes.of(run)
             gpus = self.check_fits(run, needs, caps)
-            left -= self.budget.run_gpu_s(gpus, needs.time_s) if math.isfinite(left) else 0.0
-            if not room.count(gpus) or left < 0:
+            cost = self.budget.run_gpu_s(gpus, needs.time_s)
+            left -= cost
+            if not room.count(gpus, gpu_s=cost) or left < 0:
                 return Due(runs, True, room)
-            room = room.less(gpus)
+            room = room.less(gpus, gpu_s=cost)
             runs.append((run, needs))
         return Due(runs, False, room)
 
-    def _reserved_gpu_s(self, batch: BatchState) -> float:
+    def reserved_gpu_s(self, batch: BatchState) -> float:
+        """GPU-seconds that the tasks of a live batch may take beyond what the journal holds."""
         return self.budget.array_gpu_s(
             batch,
             open_tasks=self.monitor.open_tasks(batch),
@@ -205,31 +227,46 @@ class ShapedSubmission(Submission):
         self.committer.execute_all(self.cancellations.pending_to_cancel(cancelled))
 
     def _plan_arrays(self, runs: Sequence[tuple[RunId, TaskResources]]) -> list[BatchPlanned]:
+        arrays, is_paid = self._arrays(runs, array_key)
+        if not is_paid:  # each run counts with its own limit, so no other one may be in its array
+            arrays, _ = self._arrays(runs, lambda needs: (*array_key(needs), needs.time_s or 0))
+        planned: list[BatchPlanned] = []
+        for shape, group in arrays:
+            planned += self.plan_array([(run,) for run in group], shape)
+        return planned
+
+    def _arrays(
+        self,
+        runs: Sequence[tuple[RunId, TaskResources]],
+        key_of: Callable[[TaskResources], tuple[int, ...]],
+    ) -> tuple[list[tuple[TaskResources, list[RunId]]], bool]:
+        """The runs in arrays, one for each key and pool, and whether all that are capped can be paid for."""
         groups: dict[tuple[int, ...], list[tuple[RunId, TaskResources]]] = {}
         for run, needs in runs:
-            groups.setdefault(array_key(needs), []).append((run, needs))
+            groups.setdefault(key_of(needs), []).append((run, needs))
         shapes = {key: self.shapes.task([needs for _, needs in group]) for key, group in groups.items()}
+        gpus = {key: self.gpu_throttle.held_gpus(shape) for key, shape in shapes.items()}
+        costs = {key: self.budget.run_gpu_s(gpus[key], shape.time_s) for key, shape in shapes.items()}
         tasks = [(key, run, needs) for key, group in groups.items() for run, needs in group]
-        pools = self.gpu_throttle.room.assign(
-            [
-                (self.gpu_throttle.held_gpus(shapes[key]), self.shapes.length(run, needs))
-                for key, run, needs in tasks
-            ]
+        pools = self.room.assign(
+            [(gpus[key], self.shapes.length(run, needs)) for key, run, needs in tasks],
+            [costs[key] for key, _, _ in tasks],
         )
         arrays: dict[tuple[tuple[int, ...], str], list[RunId]] = {}
+        left = self.budget.unreserved_gpu_s(self.sweep.state, self.reserved_gpu_s)
         for (key, run, _), pool in zip(tasks, pools, strict=True):
             if pool is not None:
                 arrays.setdefault((key, pool), []).append(run)
-        planned: list[BatchPlanned] = []
-        for (key, pool), group in arrays.items():
-            planned += self.plan_array([(run,) for run in group], shapes[key], pool=pool)
-        return planned
+                left -= costs[key]
+        is_paid = left >= 0 and not (self.budget.pools.capped and None in pools)
+        return [
+            (msgspec.structs.replace(shapes[key], pool=pool), group) for (key, pool), group in arrays.items()
+        ], is_paid
 
     def plan_array(
-        self, tasks: Sequence[tuple[RunId, ...]], shape: TaskResources, *, pool: str, reuse: bool = False
+        self, tasks: Sequence[tuple[RunId, ...]], shape: TaskResources, *, reuse: bool = False
     ) -> list[BatchPlanned]:
-        """Arrays of these tasks in this pool."""
-        shape = msgspec.structs.replace(shape, pool=pool)
+        """Arrays of these tasks, in the pool of their shape."""
         self.sweep.journal.acquire()  # from now on its number is this driver's alone
         return self.submitter.plan_array(
             tasks,

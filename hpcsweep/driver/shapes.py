@@ -164,6 +164,7 @@ class Demand(NamedTuple):
         busy: Runs that tasks are at.
         waiting: Positions in the queue of those that wait, ascending; at least one.
         work: GPU-seconds of them all, or whatever else is in proportion.
+        gpu_s: What a new task of it may cost; None: the least of any.
     """
 
     gpus: int
@@ -171,6 +172,7 @@ class Demand(NamedTuple):
     busy: int
     waiting: Sequence[int]
     work: float
+    gpu_s: float | None = None
 
     def most(self, before: float = math.inf) -> int:
         """Tasks that could be busy with these runs, of those that wait only with the ones before."""
@@ -192,16 +194,16 @@ def share_tasks(room: Room, demands: Sequence[Demand]) -> list[int]:
     shares = [0] * len(demands)
     before = math.inf
     for index, demand in enumerate(demands):
-        if not room.count(demand.gpus):
+        if not room.count(demand.gpus, gpu_s=demand.gpu_s):
             before = demand.waiting[0]
             break
-        shares[index], room = 1, room.less(demand.gpus)
+        shares[index], room = 1, room.less(demand.gpus, gpu_s=demand.gpu_s)
     queue = [(2 * demand.step, index) for index, demand in enumerate(demands) if shares[index]]
     heapq.heapify(queue)
     while queue:
         _, index = heapq.heappop(queue)
         demand = demands[index]
-        if shares[index] < demand.most(before) and room.count(demand.gpus):
-            shares[index], room = shares[index] + 1, room.less(demand.gpus)
+        if shares[index] < demand.most(before) and room.count(demand.gpus, gpu_s=demand.gpu_s):
+            shares[index], room = shares[index] + 1, room.less(demand.gpus, gpu_s=demand.gpu_s)
             heapq.heappush(queue, ((shares[index] + 1) * demand.step, index))
     return shares

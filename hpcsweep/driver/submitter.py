@@ -66,8 +66,6 @@ class Submitter:
         self._monitor = monitor
         self._budget = budget
         self._quota = quota
-        # What the cluster would run again by itself could carry the sweep beyond its budget.
-        self._requeue = budget.cap_s is None
         self._clones = clones  # whether trials start from checkpoints of others
         self._numbers = itertools.count(1)
         #: How often the cluster answered that it does not know the batch.
@@ -259,7 +257,8 @@ class Submitter:
                 planned.throttle,
                 shape,
                 exclude=excluded(self._state, now=now),
-                requeue=self._requeue,
+                # What the cluster would run again by itself could carry the sweep beyond its budget.
+                requeue=not self._budget.caps(shape.pool),
                 after=after,
             ),
             Header(

@@ -16,6 +16,7 @@ from hpcsweep.views.format import (
     hours_text,
     mean_text,
     number,
+    pool_cost_text,
     runs_text,
     share,
     timestamp,
@@ -144,9 +145,8 @@ def _trials(results: Results) -> str:
 
 
 def _pools(results: Results) -> str:
-    """GPU-hours of each pool of the cluster; empty where it has none."""
-    spent = results.folder.state.pool_gpu_s
-    return ", ".join(f"{hours_text(spent[name])} in {name}" for name in sorted(spent))
+    """GPU-hours of each pool of the cluster against its cap; empty where it has none."""
+    return ", ".join(f"{pool_cost_text(pool)} in {pool['name']}" for pool in results.folder.pools)
 
 
 def _cost(results: Results) -> tuple[str, str]:

@@ -97,6 +97,7 @@ class Target(msgspec.Struct, frozen=True, dict=True):
             return [f"resources.nodes: must be 1 on {self.name}, where a task has one node, got {nodes}"]
         found = [line for shape in self.shapes for line in self.cluster.problems(shape)]
         found += self._useless_pools()
+        found += self._pools_without_limit()
         problems = list(dict.fromkeys(found))
         if problems or max_gpus is None:
             return problems
@@ -116,6 +117,13 @@ class Target(msgspec.Struct, frozen=True, dict=True):
             if most is not None and most < least:
                 expected = f"must have nodes for a task of {plural(least, 'GPU')}"
                 yield f"cluster.pools[{index}]: {expected}, those of {pool.name} have {most} at most"
+
+    def _pools_without_limit(self) -> Iterator[str]:
+        """Pools whose `gpu_hours` nothing can be held to."""
+        capped = [index for index, pool in enumerate(self.cluster.pools) if pool.max_gpu_s is not None]
+        if capped and self.shape.time_s is None and self.cluster.limits().time_s is None:
+            why = "without a time limit nothing can be held to it"
+            yield f"cluster.pools[{capped[0]}].gpu_hours: needs resources.time: {why}"
 
     def check(self, *, max_gpus: int | None, folder: Path) -> None:
         """Refuse what can never run there, before anything is submitted to the results folder.

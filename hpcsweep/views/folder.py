@@ -110,6 +110,11 @@ class ResultsFolder:
         """`budget` in the folder's sweep.yaml; empty if there is none, or it cannot be read."""
         return self._section("budget")
 
+    @property
+    def pools(self) -> list[dict[str, Any]]:
+        """The pools of the cluster that had tasks; see `pool_records`."""
+        return pool_records(self.state, self._section("cluster"))
+
     @cached_property
     def resource_use(self) -> list[ResourceUse]:
         """What runs asked for against what they used, where that changes as the sweep goes on; else empty."""
@@ -233,7 +238,7 @@ class ResultsFolder:
             "runs": self.run_counts(),
             "tasks": self.tasks(now=now),
             "queue_waits": queue_waits(state),
-            "pools": pool_records(state),
+            "pools": self.pools,
             "failed_by": failure_counts(state),
             "checkpoints": self.checkpoints(),
             "checkpoint_quota": self.checkpoint_quota,

@@ -90,14 +90,19 @@ def hours_text(seconds: float) -> str:
 
 
 def pool_text(pool: dict[str, Any]) -> str:
-    """For example `a100: 8 GPUs in use, 4 more submitted; 3.5 GPU-hours`."""
+    """For example `a100: 8 GPUs in use, 4 more submitted; 3.5 of 100 GPU-hours`."""
     held, more = pool["gpus"], pool["submitted_gpus"] - pool["gpus"]
     parts = [f"{plural(held, 'GPU')} in use"] if held else []
     if more > 0:
         parts.append(f"{more} more submitted" if held else f"{plural(more, 'GPU')} submitted")
     use = ", ".join(parts) or "no tasks"
-    why = f"; gets none since {timestamp(pool['since'])}: {pool['skipped']}" if pool["skipped"] else ""
-    return f"{pool['name']}: {use}; {hours_text(pool['gpu_hours'] * 3600)} GPU-hours{why}"
+    return f"{pool['name']}: {use}; {pool_cost_text(pool)} GPU-hours"
+
+
+def pool_cost_text(pool: dict[str, Any]) -> str:
+    """GPU-hours of a pool, for example `3.5 of 100`."""
+    most = f" of {pool['budget_gpu_hours']:g}" if pool["budget_gpu_hours"] is not None else ""
+    return f"{hours_text(pool['gpu_hours'] * 3600)}{most}"
 
 
 def timestamp(at: float) -> str:
@@ -284,6 +289,10 @@ def warning_lines(state: SweepState, *, now: float) -> list[str]:
         lines.append(f"waits for room: {state.quota_reached.message}")
     if state.submit_limit:
         lines.append(f"waits for its turn: {state.submit_limit}")
+    lines += [
+        f"gets no more tasks: pool {out.pool} (since {timestamp(out.at)}): {out.reason}"
+        for out in (*state.skipped_pools.values(), *state.spent_pools.values())
+    ]
     lines += [
         f"excluded: {out.node} until {timestamp(out.until)}: {out.reason}"
         for out in excluded_nodes(state, now=now)

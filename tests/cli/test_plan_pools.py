@@ -19,10 +19,11 @@ from tests.cli.test_plan_shapes import SPEC
 POOLS = (
     SlurmPool(partition="a100", gpu_type="a100", max_gpus=16),
     SlurmPool(partition="preempt", qos="low", max_gpus=64, max_tasks=9, preemptible=True),
-    SlurmPool(partition="gpu"),
+    SlurmPool(partition="gpu", gpu_hours=9.5),
 )
 SHOWN = """\
-pools, in this order: a100, at most 16 GPUs; preempt, at most 64 GPUs and 9 tasks, short runs first; gpu
+pools, in this order: a100, at most 16 GPUs; preempt, at most 64 GPUs and 9 tasks, short runs first; gpu, \
+9.5 GPU-hours in all
 
 in pool preempt in place of those of a100:
 - #SBATCH --gres=gpu:a100:2
@@ -34,8 +35,10 @@ in pool preempt in place of those of a100:
 in pool gpu in place of those of a100:
 - #SBATCH --gres=gpu:a100:2
 - #SBATCH --partition=a100
+- #SBATCH --requeue
 + #SBATCH --gres=gpu:2
 + #SBATCH --partition=gpu
++ #SBATCH --no-requeue
 """
 
 

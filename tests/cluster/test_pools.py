@@ -23,7 +23,13 @@ from hpcsweep.session.target import Target
 from hpcsweep.spec.load import read_spec
 
 A100: dict[str, Any] = {"partition": "a100", "gpu_type": "a100", "max_gpus": 16}
-PREEMPT: dict[str, Any] = {"partition": "preempt", "qos": "low", "max_tasks": 64, "preemptible": True}
+PREEMPT: dict[str, Any] = {
+    "partition": "preempt",
+    "qos": "low",
+    "max_tasks": 64,
+    "preemptible": True,
+    "gpu_hours": 1.5,
+}
 
 
 def read(*pools: Any, **cluster: Any) -> Any:
@@ -58,6 +64,7 @@ def read(*pools: Any, **cluster: Any) -> Any:
             ),
         ),
         ([A100 | {"max_gpus": 0}], "cluster.pools[0].max_gpus: must be >= 1, got 0"),
+        ([A100 | {"gpu_hours": 0}], "cluster.pools[0].gpu_hours: must be > 0, got 0"),
         ([A100, {"partiton": "b"}], "cluster.pools[1].partiton: unknown key; did you mean 'partition'?"),
     ],
 )
@@ -79,7 +86,7 @@ def test_a_driver_sees_their_names_and_caps_in_order() -> None:
     pools = (SlurmPool(**A100), SlurmPool(**PREEMPT), SlurmPool(name="mine", qos="high"))
     assert pools_of(pools) == (
         Pool("a100", max_gpus=16),
-        Pool("preempt", max_tasks=64, preemptible=True),
+        Pool("preempt", max_tasks=64, preemptible=True, max_gpu_s=5400.0),
         Pool("mine"),
     )
 
@@ -167,7 +174,8 @@ def test_a_pool_whose_nodes_cannot_hold_a_task_is_passed_over_for_it(
     shapes = (TaskResources(gpus=4), TaskResources(gpus=8))
     target = Target("slurm", "", cluster, shapes[1], False, None, shapes)
     assert target.problems(max_gpus=None) == [
-        "cluster.pools[0]: must have nodes for a task of 4 GPUs, those of preempt have 2 at most"
+        "cluster.pools[0]: must have nodes for a task of 4 GPUs, those of preempt have 2 at most",
+        "cluster.pools[0].gpu_hours: needs resources.time: without a time limit nothing can be held to it",
     ]
     rooms = pool_rooms(
         cluster.pools, SweepState(), task_gpus=lambda pool: cluster.pool_task_gpus(pool, nodes=1)

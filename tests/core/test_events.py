@@ -314,8 +314,14 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         },
     ),
     (
-        PoolSkipped("a100", 7.5, "4 tasks waited"),
-        {"event": "pool_skipped", "pool": "a100", "at": 7.5, "reason": "4 tasks waited"},
+        PoolSkipped("a100", 7.5, "its gpu_hours are used up", spent=True),
+        {
+            "event": "pool_skipped",
+            "pool": "a100",
+            "at": 7.5,
+            "reason": "its gpu_hours are used up",
+            "spent": True,
+        },
     ),
     (
         RunFinished(

@@ -139,6 +139,7 @@ def test_a_new_state_is_empty() -> None:
         "spent_gpu_s": 0.0,
         "pool_gpu_s": {},
         "skipped_pools": {},
+        "spent_pools": {},
         "spent_s": 0.0,
         "requests": [],
         "pausing": None,
@@ -482,8 +483,11 @@ def test_a_pool_is_skipped_until_it_is_said_that_it_is_not_or_the_sweep_is_resum
     state.apply(PoolSkipped("a", 8.0))
     assert state.skipped_pools == {}
     state.apply(skipped)
+    spent = PoolSkipped("a", 7.0, "its gpu_hours are used up", spent=True)
+    state.apply(spent)
+    assert (state.skipped_pools, state.spent_pools) == ({"a": skipped}, {"a": spent})
     state.apply(SweepResumed(9.0))
-    assert state.skipped_pools == {}
+    assert state.skipped_pools == state.spent_pools == {}
 
 
 def test_a_stop_by_the_driver_is_not_a_request() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -24,7 +25,9 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    Outcome,
     PoolSkipped,
+    RunFinished,
     TaskBegan,
 )
 from hpcsweep.core.state import SweepState
@@ -286,3 +289,68 @@ def test_a_large_run_gets_the_one_pool_that_is_large_enough(
     events = sweep(tmp_path, {"gpus": GPUS, "time": "30m"}, reuse=reuse, simulated={"spread": 3.0})
     assert decisions(events) == plain
     assert (peaks.most["a"], peaks.most["b"]) == (4, 2)
+
+
+# --------------------------------------------------------------------------- GPU-hours of pools
+
+HOURS = {"wait": 30, "preemptions": 3.0, "requeue": False, "seconds_per_unit": 60}
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("gpus", [1, GPUS])
+def test_a_pool_costs_no_more_than_its_gpu_hours_and_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: Any, *, reuse: bool
+) -> None:
+    Peaks(monkeypatch, Pool("a", max_gpus=4, max_gpu_s=1800.0), Pool("b", max_gpus=4))
+    sections = {"scheduler": {"name": "fifo", "max_resource": 3}, "budget": {"trials": 30}}
+    resources = {"gpus": gpus, "time": {"base": "2m", "per_unit": "2m"}}
+    events = sweep(tmp_path, resources, reuse=reuse, simulated=HOURS, sections=sections)
+    assert [event.outcome for event in events if isinstance(event, RunFinished)] == [Outcome.COMPLETED] * 30
+    state = SweepState.replay(events)
+    assert 600 < state.pool_gpu_s["a"] <= 1800
+    assert state.pool_gpu_s["b"] > 0
+    said = [event.reason for event in events if isinstance(event, PoolSkipped) and event.spent]
+    assert re.match(
+        r"its gpu_hours are used up: 0\.\d+ of 0\.5 are spent, and one more task may take ", said[0]
+    )
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("gpus", [1, GPUS])
+def test_a_sweep_ends_when_the_gpu_hours_of_all_pools_are_used_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: Any, *, reuse: bool
+) -> None:
+    caps = {"a": 900.0, "b": 1800.0}
+    Peaks(monkeypatch, *(Pool(name, max_gpus=4, max_gpu_s=most) for name, most in caps.items()))
+    time = {"base": "2m", "per_unit": "1m"}
+    events = sweep(tmp_path, {"gpus": gpus, "time": time}, reuse=reuse, simulated=HOURS)
+    state = SweepState.replay(events)
+    assert state.ended is not None
+    assert re.fullmatch(
+        r"gpu_hours of cluster.pools are used up: [\d.]+ of 0.25 in a, [\d.]+ of 0.5 in b are spent, and no "
+        r"pool that is large enough can pay for one more task, which may take [\d.]+",
+        state.ended.reason,
+    )
+    for name, most in caps.items():
+        assert 0 < state.pool_gpu_s[name] <= most
+
+
+@pytest.mark.parametrize(
+    ("pools", "budget"), [((), {"gpu_hours": 2}), ((Pool("a", max_gpu_s=2 * 3600.0),), {"trials": 40})]
+)
+def test_runs_of_different_limits_share_no_array_that_its_budget_cannot_pay_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pools: tuple[Pool, ...], budget: dict[str, Any]
+) -> None:
+    """Limits of 45 and 75 minutes are alike; in one array each run may take 75."""
+    Peaks(monkeypatch, *pools)
+    events = sweep(
+        tmp_path,
+        {"gpus": 1, "time": "2700 if width == 256 else 4500"},
+        reuse=False,
+        simulated={"seconds_per_unit": 4300},
+        sections={"budget": budget, "scheduler": {"name": "fifo", "max_resource": 1}},
+    )
+    state = SweepState.replay(events)
+    assert state.ended is not None
+    assert "used up" in state.ended.reason
+    assert 1.9 < state.spent_gpu_s / 3600 <= 2

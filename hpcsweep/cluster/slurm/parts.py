@@ -12,7 +12,16 @@ from hpcsweep.core.cluster_protocol import Pool
 
 def pools_of(pools: Sequence[SlurmPool] | None) -> tuple[Pool, ...]:
     """The same as a driver sees them."""
-    return tuple(Pool(each.shown, each.max_gpus, each.max_tasks, each.preemptible) for each in pools or ())
+    return tuple(
+        Pool(
+            each.shown,
+            each.max_gpus,
+            each.max_tasks,
+            each.preemptible,
+            max_gpu_s=None if each.gpu_hours is None else each.gpu_hours * 3600,
+        )
+        for each in pools or ()
+    )
 
 
 def pool_updates(pool: SlurmPool, options: Mapping[str, OptionValue]) -> dict[str, Any]:

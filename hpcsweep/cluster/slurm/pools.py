@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from hpcsweep.options import Millions, Options, Section, Text
+from hpcsweep.options import Millions, Options, PositiveNumber, Section, Text
 
 
 class SlurmPart(Section):
@@ -44,6 +44,8 @@ class SlurmPool(SlurmPart):
     """Maximum number of GPUs in use there."""
     max_tasks: Millions | None = None
     """Maximum number of running tasks there."""
+    gpu_hours: PositiveNumber | None = None
+    """Maximum GPU hours that tasks there take in all, as `budget.gpu_hours` for the whole sweep."""
     preemptible: bool = False
     """Whether jobs there are preempted by others: it gets short runs first."""
 
