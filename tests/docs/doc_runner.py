@@ -62,7 +62,7 @@ def _shortened(text: str) -> str:
     """Hyperband of 6 runs or halving of 3 in place of 22 or 7. Whole sweeps are tested elsewhere."""
     text = re.sub(r"(name: hyperband, min_resource: 1, max_resource: )9\b", r"\g<1>3", text)
     short = "name: halving, max_resource: 2, eta: 2}"
-    text = re.sub(r"name: (hyperband|halving), max_resource: [49]\b[^}]*}", short, text)
+    text = re.sub(r"name: (hyperband|halving), max_resource: [349]\b[^}]*}", short, text)
     return text.replace("hs.Hyperband(max_resource=9)", "hs.Halving(max_resource=2, eta=2)")
 
 

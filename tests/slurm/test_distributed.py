@@ -225,7 +225,7 @@ def epoch_of(model, optimizer, order, share=slice(None), average=lambda loss: lo
 def train(trial):
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     rank, size = dist.get_rank(), dist.get_world_size()
-    assert (rank, size) == (trial.rank, 4)
+    assert (rank, size) == (trial.rank, SIZE)
     def average(loss):
         dist.all_reduce(loss)
         return loss / size
@@ -251,19 +251,23 @@ def train(trial):
 """
 
 
-@pytest.mark.parametrize("launcher", by_effort(["srun"], ["srun", "torchrun", "accelerate"]))
+@pytest.mark.parametrize(
+    ("launcher", "processes"),
+    by_effort([("srun", 1)], [("srun", 1), ("srun", 2), ("torchrun", 2), ("accelerate", 2)]),
+)
 def test_data_parallel_training_that_loses_a_rank_and_is_preempted_ends_like_a_single_process(
-    slurm: PrivateSlurm, tmp_path: Path, launcher: str
+    slurm: PrivateSlurm, tmp_path: Path, launcher: str, processes: int
 ) -> None:
+    """Each rank that starts costs some seconds of a core: torch is imported."""
     sets = (
         f"train.launcher={launcher}",
-        "train.processes=2",
+        f"train.processes={processes}",
         "scheduler={name: fifo, max_resource: 7}",
         "resources={nodes: 2, cpus: 2, time: 10m}",
         "retries.training=1",
         "budget.trials=1",
     )
-    with Sweep(slurm, tmp_path, *sets, trainer=DDP) as sweep:
+    with Sweep(slurm, tmp_path, *sets, trainer=f"SIZE = {2 * processes}\n{DDP}") as sweep:
         driver = sweep.launch()
         wait_until("it waits at step 4", lambda: (tmp_path / "waiting-0").exists())
         job = next(row for row in slurm.squeue(states="running"))
@@ -271,7 +275,7 @@ def test_data_parallel_training_that_loses_a_rank_and_is_preempted_ends_like_a_s
         out, _ = driver.communicate(timeout=300)
         assert driver.returncode == 0, out
         (finished,) = sweep.of_kind(RunFinished)
-        # Told in step 4, all four ranks left after step 5.
+        # Told in step 4, all ranks left after step 5.
         interrupted = [(event.interruption, event.step) for event in sweep.of_kind(RunInterrupted)]
         assert interrupted == [(Interruption.TRAINING_ERROR, 1), (Interruption.PREEMPTED, 5)]
         message = sweep.of_kind(RunInterrupted)[0].message

@@ -17,7 +17,7 @@ from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, finish, launch, outcome, write_sweep
+from .sweeps import Sweep, outcome, undisturbed
 
 POOLS = "cluster.pools=[{partition: gpu, max_gpus: 3}, {partition: urgent, max_gpus: 4, preemptible: true}]"
 
@@ -70,6 +70,4 @@ def test_partitions_are_used_in_their_order_within_each_cap_and_decide_as_one_do
         assert set(state.pool_gpu_s) == {"gpu", "urgent"}
         assert sum(state.pool_gpu_s.values()) == pytest.approx(state.spent_gpu_s)
 
-    alone = write_sweep(tmp_path / "alone", max_resource=9, max_gpus=6)
-    finish(launch(alone, "--cluster", "local"))
-    assert outcome(sweep.folder) == outcome(alone.parent)
+    assert outcome(sweep.folder) == undisturbed(tmp_path / "alone", max_resource=9).outcome

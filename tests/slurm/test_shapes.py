@@ -14,7 +14,7 @@ from hpcsweep.core.events import BatchPlanned, RunFinished, TrialCreated
 from tests.compacted import batch_files
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, finish, launch, outcome, write_sweep
+from .sweeps import Sweep, outcome, undisturbed
 
 GPUS = {256: 1, 512: 2, 1024: 4}
 WIDTH = f"space.width={{type: choice, values: {[*GPUS]}}}"
@@ -74,6 +74,4 @@ def test_arrays_hold_the_gpus_of_their_runs_within_the_cap_and_decide_as_one_sha
         assert min(minutes) <= 30
         assert max(minutes) >= 91
 
-    local = write_sweep(tmp_path / "alike", max_resource=9, max_gpus=8)
-    finish(launch(local, "--cluster", "local", "--set", WIDTH))
-    assert outcome(sweep.folder) == outcome(local.parent)
+    assert outcome(sweep.folder) == undisturbed(tmp_path / "alike", WIDTH, max_resource=9).outcome

@@ -24,7 +24,7 @@ from tests.driver.sweeps import TABLE_27, TABLE_81, rung_table
 from tests.effort import by_effort
 
 from .fixture import PrivateSlurm
-from .sweeps import TRAINER, Sweep, finish, launch, outcome, wait_until, write_sweep
+from .sweeps import TRAINER, Sweep, finish, launch, outcome, undisturbed, wait_until, write_sweep
 
 POLL_S = 1.0
 
@@ -98,11 +98,7 @@ def test_hyperband_is_exact_on_slurm(
 
 
 def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateSlurm, tmp_path: Path) -> None:
-    undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
-    for folder in (undisturbed, disturbed):
-        folder.mkdir()
-    finish(launch(write_sweep(undisturbed, max_resource=9, max_gpus=8), "--cluster", "local"))
-    spec = write_sweep(disturbed, max_resource=9, max_gpus=4, pause=0.7)
+    spec = write_sweep(tmp_path / "disturbed", max_resource=9, max_gpus=4, pause=0.7)
     instants = random.Random(1)
     for _ in range(10):
         process = launch(spec)
@@ -111,8 +107,8 @@ def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateS
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it had ended before it could be killed"
     finish(launch(spec))
-    assert outcome(disturbed) == outcome(undisturbed)
-    events = read_journal(Layout(disturbed / "results" / "free")).events
+    assert outcome(spec.parent) == undisturbed(tmp_path / "alone", max_resource=9).outcome
+    events = read_journal(Layout(spec.parent / "results" / "free")).events
     started = next(event for event in events if isinstance(event, SweepStarted))
     arrays = {(row.name, row.job.split("_")[0]) for row in slurm.squeue() if started.sweep in row.name}
     submitted = {(event.batch, event.job) for event in events if isinstance(event, BatchSubmitted)}
