@@ -9,6 +9,7 @@ import msgspec
 from hpcsweep.core.batches import AssignedRun, BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskState
 from hpcsweep.core.events import (
+    FailureKind,
     Interruption,
     Outcome,
     ParametersSuggested,
@@ -179,13 +180,25 @@ class Endings:
             return failures.finished(batch, result)
         return self.interrupted(batch, result, state, requeued=False)
 
+    def as_lost_peer(self, result: Result) -> Result:
+        """The result as an interruption, where training failed as a node of its task did, with its peers."""
+        if result.failure is not FailureKind.CRASHED or not self._a_node_failed(result):
+            return result
+        return msgspec.structs.replace(
+            result, outcome=None, failure=None, interrupted=Interruption.WORKER_DIED
+        )
+
     def _another_node_failed(self, result: Result, why: Interruption) -> bool:
         """Whether its task has several nodes of which one failed.
 
         Its worker, on the first one, is told to stop as if the task were preempted, or sees its ranks end
         before it is told anything.
         """
-        if not result.nodes or why not in (Interruption.PREEMPTED, Interruption.WORKER_DIED):
+        return why in (Interruption.PREEMPTED, Interruption.WORKER_DIED) and self._a_node_failed(result)
+
+    def _a_node_failed(self, result: Result) -> bool:
+        """Whether the cluster says that one of several nodes of its task failed."""
+        if not result.nodes:
             return False
         return failures.tells_of_failed_node(result.message) or self._evidence.node_failed(result.nodes)
 

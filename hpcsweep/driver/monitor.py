@@ -265,7 +265,7 @@ class JobMonitor:
             run_id = RunId(result.trial, result.rung)
             if run_id not in batch.unfinished or run_id in ended:
                 continue
-            result = charge(result, batch)
+            result = self._endings.as_lost_peer(charge(result, batch))
             if not batch.reuse and result.task in watch.silent:
                 if result.restart == next_restart(self._state.run(run_id)):
                     del watch.silent[result.task]  # it was only late

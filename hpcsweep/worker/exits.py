@@ -84,6 +84,10 @@ def outcome_of_ranks(
         )
         text = f"{what}: {ended.message}" if ended.message else what
         return RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
+    if rank is not None and rank.blames_peer and (lost := launch.lost_ranks):
+        gone = f"rank{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))} on another node"
+        text = f"{gone} ended without a word, and rank {rank.rank} failed: {outcome.message}"
+        return RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
     if rank is not None and rank.rank and not rank.types:  # what an exception says may come from any of them
         return msgspec.structs.replace(outcome, message=f"rank {rank.rank}: {outcome.message}")
     return outcome

@@ -42,6 +42,7 @@ from hpcsweep.worker.ranks import (
     Ranks,
     first_failure,
     launcher_arguments,
+    lost_ranks,
     write_plan,
 )
 from hpcsweep.worker.warm import WarmProcess
@@ -101,6 +102,7 @@ class Launch:
         self._log = log
         self._per_node = program.processes or max(1, header.gpus // header.nodes // header.lanes)
         self._port: Port | None = None
+        self._plan: RankPlan | None = None
         if program.launcher != "none":
             self._port = Port(f"{context.job}/{run.trial}/{run.rung}/{run.attempt}/{clashes}")
         self._folder = context.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
@@ -199,7 +201,7 @@ class Launch:
     def _start_ranks(self, port: Port, output: int) -> Ranks:
         """Start the program as many times as it has ranks, on all nodes."""
         context, program, nodes = self._context, self._program, self._context.header.nodes
-        plan = RankPlan(
+        plan = self._plan = RankPlan(
             launcher=program.launcher,
             nodes=nodes,
             per_node=self._per_node,
@@ -225,6 +227,11 @@ class Launch:
     def rank_failure(self) -> RankFailure | None:
         """How the rank failed that did so first; None if none did by itself."""
         return first_failure(self._folder) if self._port is not None else None
+
+    @property
+    def lost_ranks(self) -> list[int]:
+        """Those of other nodes that are gone without a word."""
+        return lost_ranks(self._plan) if self._plan is not None else []
 
     def put_back(self) -> None:
         """Have the program find what it keeps as it is in the checkpoint that it goes on from.

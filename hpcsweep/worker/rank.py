@@ -150,8 +150,13 @@ class Rank:
         returncode = self._child.kill_all()
         self._drain()
         last = self._output.finish()
-        if returncode and not self._ended_by_us:
+        failed = returncode != 0 and not self._ended_by_us
+        if failed:
             self._note_failure(returncode, last, at=ended_at)
+        with contextlib.suppress(OSError):
+            self._plan.end_of(self._place.rank).touch()
+        if failed:
+            self._await_others(PEER_S + 2 * LOOK_S)
         return 128 - returncode if returncode < 0 else returncode
 
     @property
@@ -197,6 +202,18 @@ class Rank:
             self._kill_at = time.monotonic() + seconds
         elif self._kill_at is not None:
             self._kill_at = min(self._kill_at, time.monotonic() + seconds)
+
+    def _await_others(self, seconds: float) -> None:
+        """Let ranks of other nodes say that they have ended: once this one is gone, launchers kill them."""
+        plan, deadline = self._plan, time.monotonic() + seconds
+        others = {
+            plan.end_of(rank).name for rank in range(plan.size) if rank // plan.per_node != self._place.node
+        }
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                if others <= set(os.listdir(plan.folder)):
+                    return
+            time.sleep(LOOK_S)
 
     def _drain(self) -> None:
         while self._open:
@@ -247,6 +264,7 @@ def main(path: str) -> int:
             message=f"{plan.argv[0]}: cannot be started: {error}",
         )
         write_atomic(plan.failure_of(place.rank), msgspec.json.encode(note))
+        plan.end_of(place.rank).touch()
         return 127
     return rank.run(signals)
 

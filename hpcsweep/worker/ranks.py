@@ -2,14 +2,16 @@
 
 The worker starts one program: on several nodes what the cluster gave it for that (HPCSWEEP_START), else
 `worker.node`. In the end each rank is a `worker.rank`, which starts the training program. What ranks and
-worker tell one another is in a folder that all nodes see: the plan, `control` (the worker appends), and
-`failed-<rank>.json`. No signal goes through launchers, each of which makes something else of it.
+worker tell one another is in a folder that all nodes see: the plan, `control` (the worker appends),
+`failed-<rank>.json` and `ended-<rank>`. No signal goes through launchers, each of which makes something else
+of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -83,9 +85,22 @@ class RankPlan(msgspec.Struct, frozen=True, kw_only=True):
     def failure_of(self, rank: int) -> Path:
         return Path(self.folder, f"{FAILED}{rank}.json")
 
+    def end_of(self, rank: int) -> Path:
+        """What a rank leaves at its end, however its program ends."""
+        return Path(self.folder, f"{ENDED}{rank}")
+
 
 #: With it the name of a file begins that says how a rank failed.
 FAILED: Final = "failed-"
+#: And of one that says that it has ended.
+ENDED: Final = "ended-"
+#: What training says whose peer is gone: sockets, gloo, NCCL, torch's store, MPI.
+_LOST_PEER: Final = re.compile(
+    r"connection (?:was )?(?:reset|closed|refused|aborted|timed out|lost)|broken pipe|ncclRemoteError"
+    r"|NCCL error|socket timeout|operation timeout|no route to host|host is (?:down|unreachable)",
+    re.IGNORECASE,
+)
+_LOST_PEER_TYPES: Final = frozenset({"ConnectionError", "DistBackendError", "DistNetworkError"})
 
 
 class RankFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +120,11 @@ class RankFailure(msgspec.Struct, frozen=True, kw_only=True):
     types: tuple[str, ...] = ()
     message: str = ""
     oom_kills: int = 0
+
+    @property
+    def blames_peer(self) -> bool:
+        """Whether it says that another rank is gone."""
+        return not _LOST_PEER_TYPES.isdisjoint(self.types) or bool(_LOST_PEER.search(self.message))
 
 
 _plan_decoder = msgspec.json.Decoder(RankPlan)
@@ -137,6 +157,12 @@ def first_failure(folder: Path) -> RankFailure | None:
         each for each in failures if (each.returncode, each.message) == (first.returncode, first.message)
     ]
     return min(alike, key=lambda failure: failure.rank)
+
+
+def lost_ranks(plan: RankPlan) -> list[int]:
+    """Ranks on other nodes than the first that left no word of their end: lost with their node, or killed."""
+    others = range(plan.per_node, plan.size)
+    return [rank for rank in others if not plan.end_of(rank).exists()]
 
 
 def launcher_arguments(plan: RankPlan, path: Path, environ: Mapping[str, str]) -> list[str]:

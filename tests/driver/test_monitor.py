@@ -16,6 +16,7 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
+    FailureKind,
     Interruption,
     Outcome,
     PoolSkipped,
@@ -462,6 +463,22 @@ def test_a_task_of_which_another_node_failed_is_called_so(
     assert (event.interruption, event.node) == (Interruption.NODE_FAIL, "n[1-2]")
     assert event.message == f"a node of n[1-2] failed: {message}"
     assert event.requeued
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_training_that_fails_with_a_node_of_its_task_costs_the_configuration_nothing(
+    watched: Watched, is_down: bool
+) -> None:
+    failed: dict[str, Any] = {"outcome": Outcome.FAILED, "failure": FailureKind.CRASHED}
+    watched.writes(**failed, node="n1", nodes="n[1-2]", message="RuntimeError: NCCL error")
+    if is_down:
+        watched.evidence.failed_nodes.add("n[1-2]")
+    watched.shows(Phase.NODE_FAIL)
+    event = watched.observe()[0]
+    assert isinstance(event, RunInterrupted if is_down else RunFinished)
+    if isinstance(event, RunInterrupted):
+        assert event.interruption is Interruption.NODE_FAIL
+        assert "RuntimeError: NCCL error" in event.message
 
 
 def test_ranks_that_end_while_all_nodes_are_well_are_called_so(watched: Watched) -> None:

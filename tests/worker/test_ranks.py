@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -203,6 +203,44 @@ def test_a_killed_worker_leaves_no_rank_behind(bench: Bench) -> None:
     worker.kill()
     worker.wait()
     wait_for(lambda: processes(bench) == [])
+
+
+#: In place of what a cluster gives a task to start a rank on each of two nodes.
+TWO_NODES = """
+import os, subprocess, sys
+per_node, module, plan = sys.argv[1:]
+ranks = []
+for rank in range(2):
+    places = {name: str(rank) for name in ("HPCSWEEP_RANK", "HPCSWEEP_NODE_RANK")}
+    environ = os.environ | places | {"HPCSWEEP_LOCAL_RANK": "0"}
+    ranks.append(subprocess.Popen([sys.executable, "-m", module, plan], env=environ))
+sys.exit(max(abs(rank.wait()) for rank in ranks))
+"""
+
+
+@pytest.mark.parametrize(
+    ("disturb", "ending", "message"),
+    [
+        (
+            "os.kill(os.getppid(), 9); os.kill(os.getpid(), 9)",
+            Interruption.WORKER_DIED,
+            r"rank 1 on another node ended without a word, and rank 0 failed: .* a peer is gone",
+        ),
+        ("raise ValueError('lr')", Outcome.FAILED, r"train\.py:\d+ in train \| ValueError: lr"),
+        # It has left by itself: that is no fault of its node.
+        ("os._exit(0)", Outcome.FAILED, r"train\.py:\d+ in get \| ConnectionError: a peer is gone"),
+    ],
+)
+def test_a_rank_whose_peer_is_gone_with_its_node_costs_the_configuration_nothing(
+    bench: Bench, disturb: str, ending: Interruption | Outcome, message: str
+) -> None:
+    lost = f"if RANK == 1 and step == 2:\n            {disturb}"
+    bench.plan_python(code(lost), launcher="srun", processes=1, nodes=2)
+    start = msgspec.json.encode([sys.executable, bench.code(TWO_NODES, "start.py")]).decode()
+    told: dict[str, Any] = {START_VARIABLE: start, ADDRESS_VARIABLE: "127.0.0.1", "HPCSWEEP_NODES": "n[1-2]"}
+    result = bench.work(**told)
+    assert (result.outcome or result.interrupted, result.nodes) == (ending, "n[1-2]")
+    assert re.fullmatch(message, result.message)
 
 
 def test_a_launcher_that_is_killed_costs_the_configuration_nothing(bench: Bench) -> None:
