@@ -146,7 +146,7 @@ def status(
     ],
     json: Json = False,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Keep refreshing until the sweep has ended.")
+        bool, typer.Option("--watch", "-w", help="Keep refreshing until the sweep has ended; ? shows keys.")
     ] = False,
     every: Annotated[
         float, typer.Option(min=0.5, metavar="SECONDS", help="Refresh interval of --watch.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import typer
 
+from hpcsweep.cli.colours import BAD, WARNING
 from hpcsweep.cli.terminal import raw, sanitize
 from hpcsweep.core.cluster_protocol import Phase
 from hpcsweep.core.events import (
@@ -207,8 +208,8 @@ class LiveDisplay(Progress):
         if state.best is not None:
             lines.append(Text(sanitize(config_text(state.best.config))))
         warnings = [*warning_lines(state, now=time.time()), *driver.skipped_files]
-        lines += [Text(sanitize(warning), style="yellow") for warning in warnings]
-        lines += [Text(sanitize(_failure(run)), style="red") for run in self._failures]
+        lines += [Text(sanitize(warning), style=WARNING) for warning in warnings]
+        lines += [Text(sanitize(_failure(run)), style=BAD) for run in self._failures]
         self._live.update(Group(*lines))
 
 

@@ -1,25 +1,26 @@
-"""`status --watch`: refreshes a dashboard until the sweep has ended."""
+"""`status --watch`: shows a sweep until it has ended, and its trials when keys ask for them."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
-from hpcsweep.cli.dashboard import Dashboard
+from hpcsweep.cli.dashboard import glyphs_of
+from hpcsweep.cli.keyboard import Keyboard
 from hpcsweep.cli.progress import Plan, plan_of
+from hpcsweep.cli.screen import Room, Screen
 from hpcsweep.cli.status import ask_liveness, queue_of, status
 from hpcsweep.cli.terminal import INTERRUPTED, errors_exit, raw
+from hpcsweep.cli.trial_view import TrialReader
 from hpcsweep.cluster.backend import Queue, find_backend, is_cluster
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import SubmittedBatch, TaskId, TaskResources, TaskState
@@ -29,14 +30,12 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.views.health import Liveness, liveness
 from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot
 
-#: How often the terminal's size is checked.
-_RESIZE_S: Final = 0.25
 #: How often the queue is asked whether the jobs of a sweep without a driver are alive.
 _LIVENESS_S: Final = 30.0
 
 
 def watch(path: Path, *, every: float) -> None:
-    """Show the dashboard until the sweep has ended, then print what `status` prints."""
+    """Show the sweep until it has ended or somebody quits; once it has ended, print what `status` prints."""
     with errors_exit():
         console = Console(file=raw(sys.stdout))
         if not sys.stdout.isatty() or console.is_dumb_terminal:
@@ -44,49 +43,80 @@ def watch(path: Path, *, every: float) -> None:
         terminal = raw(sys.stdout)
         if hasattr(terminal, "reconfigure"):
             terminal.reconfigure(errors="replace")  # a name need not be in the terminal's alphabet
-        before = signal.signal(signal.SIGTERM, _exit_cleanly)
         try:
-            _draw(path, console, every)
+            ended = _Watch(path, console, every).run()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        status(path, json=False)
+        if ended:
+            status(path, json=False)
 
 
-def _exit_cleanly(number: int, _: FrameType | None) -> None:
-    """Exit as the signal would, but restore the terminal first."""
-    raise SystemExit(128 + number)
+class _Watch:
+    """Polls the sweep and draws it, and does what keys say."""
+
+    def __init__(self, path: Path, console: Console, every: float) -> None:
+        self._console = console
+        self._every = every
+        self._queue = LiveQueue()
+        self._poller, self._plans = StatusPoller(path, self._queue), _Plans(path)
+        self._trials = TrialReader(path)
+        self._view = self._poll()
+        self._live = Live(console=console, screen=True, auto_refresh=False)
+
+    def run(self) -> bool:
+        """Draw until the sweep has ended (then True), or somebody quits."""
+        if self._ended:
+            return True
+        keyboard = Keyboard(sys.stdin, leave=self._leave, enter=self._enter)
+        with keyboard, self._live:
+            screen = Screen(self._trials.lines, keys=keyboard.present)
+            while self._draw_until(time.monotonic() + self._every, screen, keyboard):
+                if not self._ended:
+                    self._view = self._poll()
+        return self._ended
+
+    @property
+    def _ended(self) -> bool:
+        return self._view.progress.state.ended is not None
+
+    def _poll(self) -> StatusSnapshot:
+        view = self._poller.poll(now=time.time(), shown=self._console.height)
+        return view._replace(liveness=self._queue.liveness(self._poller, view))
+
+    def _draw_until(self, until: float, screen: Screen, keyboard: Keyboard) -> bool:
+        """Draw, and again after keys and signals: the terminal may have another size. False: it is over."""
+        plan = self._plans.newest()
+        while not screen.quitting and not (self._ended and screen.at_home):
+            with keyboard.undisturbed():
+                self._live.update(_Frame(screen, self._view, plan), refresh=True)
+            left = until - time.monotonic()
+            if left <= 0:
+                return True
+            for key in keyboard.wait(left):
+                screen.press(key)
+        return False
+
+    def _leave(self) -> None:
+        """Give the screen back, as it was."""
+        self._console.set_alt_screen(False)
+        self._console.show_cursor(True)
+
+    def _enter(self) -> None:
+        self._console.set_alt_screen(True)
+        self._console.show_cursor(False)
 
 
-def _draw(path: Path, console: Console, every: float) -> None:
-    """Draw until the sweep has ended."""
-    queue = LiveQueue()
-    poller, plans = StatusPoller(path, queue), _Plans(path)
+class _Frame:
+    """What the screen shows, drawn for the console that it is printed on."""
 
-    def poll() -> StatusSnapshot:
-        view = poller.poll(now=time.time(), shown=console.height)
-        return view._replace(liveness=queue.liveness(poller, view))
+    def __init__(self, screen: Screen, view: StatusSnapshot, plan: Plan | None) -> None:
+        self._screen = screen
+        self._view = view
+        self._plan = plan
 
-    view = poll()
-    if view.progress.state.ended is not None:
-        return
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while view.progress.state.ended is None:
-            live.update(Dashboard(view, plans.newest()), refresh=True)
-            _wait(live, every)
-            view = poll()
-
-
-def _wait(live: Live, seconds: float) -> None:
-    """Wait; draw again when the terminal's size changes."""
-    until = time.monotonic() + seconds
-    size = live.console.size
-    while (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, _RESIZE_S))
-        if live.console.size != size:
-            size = live.console.size
-            live.refresh()
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = Room(options.max_width, console.height, glyphs_of(options))
+        yield from self._screen.draw(self._view, self._plan, room)
 
 
 class LiveQueue:

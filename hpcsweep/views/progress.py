@@ -288,7 +288,11 @@ class SweepProgress:
     @property
     def failures(self) -> list[dict[str, Any]]:
         """The last few runs that failed for good and are not tried again, oldest first."""
-        newest = [*islice(reversed(self._failures.values()), NEWEST_SHOWN)]
+        return self.newest_failures(NEWEST_SHOWN)
+
+    def newest_failures(self, most: int) -> list[dict[str, Any]]:
+        """The same, so many of them at most."""
+        newest = [*islice(reversed(self._failures.values()), most)]
         return [failure_record(event) for event in reversed(newest)]
 
     @property

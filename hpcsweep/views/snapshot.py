@@ -6,20 +6,23 @@ the metrics files of a few running runs; nothing of what has ended. Files may va
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
-from hpcsweep.core.models import Run
+from hpcsweep.core.models import Best, Run
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.journal.tail import JournalTail
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
+from hpcsweep.views.configurations import valued_configurations
 from hpcsweep.views.folder import missing_folder
 from hpcsweep.views.health import Liveness
 from hpcsweep.views.progress import SweepProgress
@@ -46,6 +49,7 @@ class StatusSnapshot(NamedTuple):
         pending: Number of tasks in the queue by reason, in the queue's words; empty where unknown.
         tasks: Those that keep their GPUs.
         ended: Number of runs that no driver knows to have ended, by the queue; empty where there is a result.
+        leaders: The best configurations, `SweepState.best` first; with a front, the first of that.
     """
 
     at: float
@@ -57,7 +61,25 @@ class StatusSnapshot(NamedTuple):
     tasks: Sequence[LiveTask]
     ended: Mapping[str, int]
     problem: str  # why the queue or the folder could not be read this time; empty if it could
+    leaders: Sequence[Best] = ()
     liveness: Liveness | None = None  # where the queue had to be asked for that
+
+
+#: So many of the best configurations are kept.
+LEADERS: Final = 5
+
+
+def leaders(state: SweepState) -> list[Best]:
+    """The best configurations, the first is `SweepState.best`; with a front, the first of that."""
+    if state.best is None:
+        return []
+    if state.objectives.has_front:
+        found: Iterable[Best] = state.front
+    else:
+        valued = valued_configurations(state)
+        found = heapq.nsmallest(LEADERS, valued, key=lambda each: state.value_key(each.trial) or ())
+    others = [each for each in found if each.trial != state.best.trial]
+    return [state.best, *others[: LEADERS - 1]]
 
 
 class StatusPoller:
@@ -70,6 +92,7 @@ class StatusPoller:
         self._journal = JournalTail(self.layout)
         self._progress = SweepProgress()
         self._queued: Mapping[TaskId, TaskState] = {}
+        self._leaders: list[Best] = []
 
     @property
     def tail(self) -> LastSegment | None:
@@ -108,6 +131,7 @@ class StatusPoller:
             tasks=reused,
             ended=tasks.ended,
             problem=problem,
+            leaders=self._leaders,
         )
 
     def _read_journal(self) -> str:
@@ -126,6 +150,8 @@ class StatusPoller:
             self._progress = SweepProgress()
         for event in update.events:
             self._progress.apply(event)
+        if update.anew or update.events:
+            self._leaders = leaders(self._progress.state)
         return ""
 
     def _newest_report(self, run: Run, at_work: LiveTask | None, now: float) -> RunningRun:

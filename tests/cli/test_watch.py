@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.color import Color
 from rich.console import Console
 
-from hpcsweep.cli.dashboard import ASCII, UNICODE, Dashboard, draw, sparkline
+from hpcsweep.cli import colours
+from hpcsweep.cli.dashboard import Dashboard, draw
 from hpcsweep.cli.progress import Plan, RemainingWork, format_eta, format_throughput, plan_of, remaining_work
+from hpcsweep.cli.rung_bars import ASCII, STYLES, UNICODE, sparkline
 from hpcsweep.cli.terminal import sanitize
 from hpcsweep.cli.watch import LiveQueue
 from hpcsweep.core.batches import BatchState
@@ -183,12 +186,17 @@ def test_a_wide_terminal_shows_all_there_is(tmp_path: Path) -> None:
         == """\
 lr  running  driver: none at work; launch again to resume                                             01:40:00
 
-best        loss 0.11 (trial 6 at step 3)  █▇▇▆▅▅▅▅▄▃▃▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
+best        loss 0.11 (trial 6 at step 3)  ██▇▇▆▆▆▅▅▅▅▅▄▄▃▃▃▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
             lr=0.857143 optimizer=adam
 runs        12 runs completed, 1 failed, 2 running, 2 pending
 recent pace 19.5 runs/h
 end         in about 27.7 min, 02:07; at most 9 runs left
 cost        4.33 of 20 GPU-hours  █████████······························· 22%
+
+2nd         loss 0.12 (trial 7 at step 3)  lr=1 optimizer=adam
+3rd         loss 0.13 (trial 8 at step 3)  lr=1.14286 optimizer=adam
+4th         loss 0.3 (trial 9 at step 3)  lr=0.5 optimizer=sgd
+5th         loss 0.4 (trial 5 at step 1)  lr=0.714286 optimizer=adam
 
 bracket 0   9x1 (1 failed) > 3x3
 bracket 1   3 ████████================················ 1/5 2 running
@@ -222,6 +230,9 @@ def test_tasks_that_keep_their_gpus_are_counted_and_idle_ones_named(tmp_path: Pa
         "end         unknown: the folder's sweep.yaml cannot be read",
         "cost        0 GPU-hours",
         "",
+        "2nd         loss 0.5 (trial 2 at step 3)  x=0.5",
+        "3rd         loss 0.5 (trial 3 at step 3)  x=0.5",
+        "",
         "bracket 0   3 ███████████====··················· 3/9 1 running",
         "",
         "running     trial 1 rung 0: no report yet on n0 (57 s)",
@@ -235,6 +246,58 @@ def test_tasks_that_keep_their_gpus_are_counted_and_idle_ones_named(tmp_path: Pa
         "interrupted 1 preempted",
         "preempted: trial 4 rung 0:",
     ]
+
+
+def test_a_large_terminal_has_two_columns(tmp_path: Path) -> None:
+    view = view_of(tmp_path / "s", hyperband(), QUEUE)
+    known = plan(tmp_path, "{name: hyperband, max_resource: 9}", budget="{gpu_hours: 20}")
+    shown = lines(view, known, 144, 24)
+    assert shown[2:] == [
+        f"{left:<70}{right}".rstrip()
+        for left, right in [
+            (
+                "best        loss 0.11 (trial 6 at step 3)  ▇▆▅▅▄▃▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁",
+                "2nd         loss 0.12 (trial 7 at step 3)  lr=1 optimizer=adam",
+            ),
+            (
+                "            lr=0.857143 optimizer=adam",
+                "3rd         loss 0.13 (trial 8 at step 3)  lr=1.14286 optimizer=adam",
+            ),
+            (
+                "runs        12 runs completed, 1 failed, 2 running, 2 pending",
+                "4th         loss 0.3 (trial 9 at step 3)  lr=0.5 optimizer=sgd",
+            ),
+            (
+                "recent pace 19.5 runs/h",
+                "5th         loss 0.4 (trial 5 at step 1)  lr=0.714286 optimizer=adam",
+            ),
+            ("end         in about 27.7 min, 02:07; at most 9 runs left", ""),
+            (
+                "cost        4.33 of 20 GPU-hours  ██████····················· 22%",
+                "running     trial 10 rung 0: no report yet on n1 (2 min)",
+            ),
+            ("", "running     trial 11 rung 0: no report yet on n2 (2.17 min)"),
+            ("bracket 0   9x1 (1 failed) > 3x3", ""),
+            ("bracket 1   3 ██=====···· 1/5 2 running", "interrupted 1 preempted"),
+            ("", "crashed: trial 4 rung 0: odd"),
+            ("pending     1 task: Priority", "preempted: trial 10 rung 0 on n2: preempted"),
+            ("pending     1 task: Resources", ""),
+        ]
+    ]
+
+
+def test_colours_are_readable_on_white_and_on_black() -> None:
+    def luminance(colour: str) -> float:
+        parts = (part / 255 for part in Color.parse(colour).get_truecolor())
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(part * share for part, share in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+    used = {colours.GOOD, colours.BAD, colours.WARNING, colours.ACTIVE, colours.QUIET}
+    assert len(used) == 5
+    assert used >= set(STYLES.values())
+    for colour in used:
+        assert 1.05 / (luminance(colour) + 0.05) >= 4
+        assert (luminance(colour) + 0.05) / 0.05 >= 4
 
 
 def test_a_small_terminal_shows_the_same_in_its_lines(tmp_path: Path) -> None:
@@ -262,12 +325,12 @@ crashed: trial 4 rung 0: odd
     )
 
 
-@pytest.mark.parametrize("width", [1, 7, 13, 24, 80])
+@pytest.mark.parametrize("width", [1, 7, 13, 24, 80, 150])
 def test_no_terminal_is_too_small(tmp_path: Path, width: int) -> None:
     view = view_of(tmp_path / "s", [*hyperband(), BatchBlocked("c", "PartitionDown")], QUEUE)
     known = plan(tmp_path, "{name: hyperband, max_resource: 9}")
     for height in range(1, 30):
-        drawn = draw(view, known, width=width, height=height)
+        drawn = draw(view, known, width=width, height=height).lines
         assert 1 <= len(drawn) <= height
         assert max(line.cell_len for line in drawn) <= width
         assert not any("\n" in line.plain for line in drawn)
@@ -337,7 +400,7 @@ def test_text_of_others_is_shown_and_never_obeyed(tmp_path: Path) -> None:
         f"pending     1 task: {SHOWN}",
         f"crashed: trial 1 rung 0 on {SHOWN}: {SHOWN}",
     ):
-        assert line in shown
+        assert any(line in each for each in shown)  # two columns
 
 
 def test_only_what_a_terminal_would_obey_is_taken_out_of_a_text() -> None:
@@ -348,7 +411,7 @@ def test_only_what_a_terminal_would_obey_is_taken_out_of_a_text() -> None:
 
 def test_a_terminal_without_unicode_has_bars_and_sparklines_too(tmp_path: Path) -> None:
     view = view_of(tmp_path / "s", hyperband(), QUEUE)
-    drawn = [line.plain for line in draw(view, None, width=80, height=24, glyphs=ASCII)]
+    drawn = [line.plain for line in draw(view, None, width=80, height=24, glyphs=ASCII).lines]
     assert all(line.isascii() for line in drawn)
     assert "bracket 1   3 #####=========.......... 1/5 2 running" in drawn
 
@@ -464,14 +527,16 @@ def test_an_end_that_nobody_can_know_is_not_made_up(tmp_path: Path) -> None:
 class Terminal:
     """A pseudo-terminal with a program on it."""
 
-    def __init__(self, *argv: str | Path, size: tuple[int, int] = (24, 80), **env: str) -> None:
+    def __init__(
+        self, *argv: str | Path, size: tuple[int, int] = (24, 80), parent: str = "", **env: str
+    ) -> None:
         # Whatever the tests' own terminal is: it has the size of this one.
         inherited = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
         self.screen = b""
         self.master, slave = pty.openpty()
         self.resize(*size)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hpcsweep", *map(str, argv)],
+            [sys.executable, *(["-c", parent] if parent else ["-m", "hpcsweep"]), *map(str, argv)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -483,6 +548,12 @@ class Terminal:
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    @property
+    def child(self) -> int:
+        """The only process that its own has started."""
+        [child] = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(child)
 
     def read_until(self, words: str, *, timeout_s: float = 60.0) -> str:
         """All that it has written, up to the moment when these words were among what was not read before."""
@@ -566,19 +637,60 @@ def test_it_follows_the_sweep_and_the_terminal_and_ends_with_the_sweep(
     assert 4 <= len(programs.calls()) <= frames + 1
 
 
+def is_cooked(shown: Terminal) -> bool:
+    """Whether the terminal shows what is typed, and hands it on by lines."""
+    both = termios.ICANON | termios.ECHO
+    return bool(termios.tcgetattr(shown.master)[3] & both == both)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_and_restores_the_terminal(tmp_path: Path, number: int, code: int) -> None:
     journal = Journal.open(Layout(tmp_path))
     journal.commit(hyperband())
     with terminal("status", tmp_path, "-w", PATH="/nonexistent") as shown:
         shown.read_until("squeue is not on the PATH")
+        assert not is_cooked(shown)
         if number == signal.SIGINT:
             os.write(shown.master, b"\x03")
         else:
             os.kill(shown.process.pid, number)
         assert shown.end() == code
+        assert is_cooked(shown)
     assert_restored(shown)
     assert "Traceback" not in shown.screen.decode()
+
+
+def test_keys_move_in_it_and_ctrl_z_gives_the_terminal_back_until_it_goes_on(tmp_path: Path) -> None:
+    journal = Journal.open(Layout(tmp_path))
+    journal.commit(hyperband())
+    # A parent that starts it as a job, as shells do: else Ctrl-Z stops nothing.
+    script = """if True:
+        import os, signal, subprocess, sys
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        job = subprocess.Popen([sys.executable, "-m", "hpcsweep", *sys.argv[1:]], process_group=0)
+        os.tcsetpgrp(0, job.pid)
+        sys.exit(job.wait())
+    """
+    with terminal("status", tmp_path, "-w", parent=script, PATH="/nonexistent") as shown:
+        shown.read_until("q quit")
+        os.write(shown.master, b"\x1b[B\x1b[B\r")
+        shown.read_until("trial 7: lr=1 optimizer=adam")
+        os.write(shown.master, b"\x1bf")
+        shown.read_until("1 failed run, 1 interruption: the newest first")
+        os.write(shown.master, b"\x1a")
+        shown.read_until("\x1b[?1049l")
+        until = time.monotonic() + 30
+        while Path(f"/proc/{shown.child}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert is_cooked(shown)
+        os.kill(shown.child, signal.SIGCONT)
+        assert "\x1b[?1049h" in shown.read_until("1 failed run")
+        assert not is_cooked(shown)
+        os.write(shown.master, b"q")
+        assert shown.end() == 0
+        assert is_cooked(shown)
+    assert shown.after().strip() == ""
 
 
 def test_a_sweep_that_has_ended_is_told_at_once_as_by_status(tmp_path: Path) -> None:
