@@ -35,6 +35,11 @@ class Objective(msgspec.Struct, frozen=True, omit_defaults=True):
         """What its value is multiplied by to be minimised."""
         return -1 if self.mode == "max" else 1
 
+    @property
+    def minimise(self) -> bool:
+        """Whether a smaller value is better."""
+        return self.mode != "max"
+
     def better(self, one: float, other: float) -> float:
         return max(one, other) if self.mode == "max" else min(one, other)
 

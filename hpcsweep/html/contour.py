@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.events import Config
+from hpcsweep.core.objectives import Objective
 from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
     LEGEND_ABOVE,
+    OBJECTIVE,
     RESOURCE,
     SYMBOLS_TEXT,
     Dimension,
     colour_bar,
     crosses,
     dimensions,
+    each_objective,
     is_log_range,
     jitter,
     log_ticks,
@@ -51,37 +54,51 @@ _NONE: Final[Floats] = np.empty((0, 2))
 
 
 def contour(
-    results: Results, pair: tuple[str, str] | None = None, resource: int | None = None
+    results: Results,
+    pair: tuple[str, str] | None = None,
+    resource: int | None = None,
+    objective: int | None = None,
 ) -> Section | None:
     """The values over two parameters, by default the most important ones: a surface, and the trials on it.
 
-    Values at one resource, which is chosen above unless it is given.
+    Values of one objective at one resource, which are chosen above unless they are given.
     """
     if len(results.space.columns) < 2:
         return None
-    if pair is None:
-        names = [importance.name for importance in importances(results)]
-        if len(names) < 2:
-            return None
-        pair = (names[0], names[1])
-    shown = values_of(results, resource=resource).resource
-    counts = compared_resources(results) if resource is None else {}
     versions: dict[tuple[str, ...], list[Block]] = {}
     chosen: tuple[str, ...] = ()
-    for at in counts or (shown,):
-        figure = _figure(results, pair, values_of(results, resource=at))
-        if figure is not None:
-            label = (resource_label(at, counts.get(at, 0), results.folder.state),)
-            chosen = label if at == shown or not chosen else chosen
-            versions[label] = [figure if at == shown else figure._replace(id=f"{figure.id}-at-{at}")]
+    titles = []
+    for index, of, own in each_objective(results.objectives, objective):
+        names = pair or _most_important(results, index)
+        if names is None:
+            continue
+        shown = values_of(results, index, resource).resource
+        counts = compared_resources(results, index) if resource is None else {}
+        for at in counts or (shown,):
+            figure = _figure(results, names, values_of(results, index, at), index)
+            if figure is not None:
+                key = of.metric, resource_label(at, counts.get(at, 0), results.folder.state)
+                ending = own + ("" if at == shown else f"-at-{at}")
+                first = not chosen or (at == shown and chosen[0] == of.metric)
+                chosen = key if first else chosen
+                versions[key] = [figure._replace(id=f"{figure.id}{ending}")]
+                titles.append(f"{names[0]} and {names[1]} together")
     if not versions:
         return None
-    title = f"{pair[0]} and {pair[1]} together"
-    return Section("contour", title, choice("contour-by-resource", [RESOURCE], versions, chosen))
+    title = titles[0] if len(set(titles)) == 1 else "The two most important parameters together"
+    blocks = choice("contour-by-resource", [OBJECTIVE, RESOURCE], versions, chosen)
+    return Section("contour", title, blocks)
 
 
-def _figure(results: Results, pair: tuple[str, str], level: Values) -> Figure | None:
-    """The values at one resource; None where too few have both parameters."""
+def _most_important(results: Results, objective: int) -> tuple[str, str] | None:
+    """The two parameters that matter most for one objective; None where that is not known."""
+    names = [importance.name for importance in importances(results, objective)]
+    return (names[0], names[1]) if len(names) > 1 else None
+
+
+def _figure(results: Results, pair: tuple[str, str], level: Values, objective: int) -> Figure | None:
+    """The values of one objective at one resource; None where too few have both parameters."""
+    of = results.objectives[objective]
     state = results.folder.state
     both, (x, y) = _both_active(results, pair, level.configs)
     if len(both) < LEAST:
@@ -93,13 +110,13 @@ def _figure(results: Results, pair: tuple[str, str], level: Values) -> Figure | 
     lost = lost.take(both)
     other_configs = [best.config for best in valued_configurations(state) if best.trial not in valued]
     _, others = _both_active(results, pair, other_configs)
-    order = np.argsort(level.values if results.minimise else -level.values, kind="stable")
+    order = np.argsort(of.sign * level.values, kind="stable")
     drawn = order[subsample(len(order), best=MOST // 4, most=MOST)][::-1]
     best = [] if results.best is None else _ring(results, pair)
     return Figure(
         "contour-pair",
         [
-            _surface(results, x, y, level, failed=of_lost, others=others),
+            _surface(of, x, y, level, failed=of_lost, others=others),
             *_crosses(of_lost, lost),
             _points(x, y, level, drawn),
             *best,
@@ -111,8 +128,8 @@ def _figure(results: Results, pair: tuple[str, str], level: Values) -> Figure | 
             "legend": LEGEND_ABOVE,
             "hovermode": "closest",
         },
-        _caption(results, x, y, level, drawn=len(drawn), lost=len(lost.trials), ring=bool(best)),
-        _summary(results, x, y, level, order, lost=len(lost.trials)),
+        _caption(results, of.metric, x, y, level, drawn=len(drawn), lost=len(lost.trials), ring=bool(best)),
+        _summary(results, of.metric, x, y, level, order, lost=len(lost.trials)),
         height=560,
     )
 
@@ -128,12 +145,20 @@ def _both_active(
 
 
 def _caption(
-    results: Results, x: Dimension, y: Dimension, level: Values, *, drawn: int, lost: int, ring: bool
+    results: Results,
+    metric: str,
+    x: Dimension,
+    y: Dimension,
+    level: Values,
+    *,
+    drawn: int,
+    lost: int,
+    ring: bool,
 ) -> str:
     what, total = noun(results.folder.state), len(level.trials)
     points = "drawn as points" if drawn == total else f"{drawn:,} of them drawn as points"
     text = (
-        f"{results.metric} at resource {level.resource:,} over {x.name} and {y.name}: "
+        f"{metric} at resource {level.resource:,} over {x.name} and {y.name}: "
         f"the colours are a smooth mean of {plural(total, what)}, {points}."
     )
     if lost:
@@ -144,7 +169,8 @@ def _caption(
         )
     if ring and results.best is not None:
         best = results.best
-        text += f" The ring is the best of the sweep, trial {best['trial']} at step {best['resource']:,}."
+        which = "knee of the front" if results.objectives.has_front else "best of the sweep"
+        text += f" The ring is the {which}, trial {best['trial']} at step {best['resource']:,}."
     return text
 
 
@@ -183,7 +209,7 @@ def _kernels(at: Floats, grid: tuple[Floats, Floats], width: Floats) -> tuple[Fl
 
 
 def _surface(
-    results: Results,
+    of: Objective,
     x: Dimension,
     y: Dimension,
     level: Values,
@@ -194,9 +220,9 @@ def _surface(
     """Contours over two numbers; a map of cells where one of them is listed."""
     log = is_log_range(level.values)
     heights = np.log10(level.values) if log else level.values
-    cut = None if log else outlier_cutoff(level.values, minimise=results.minimise)
+    cut = None if log else outlier_cutoff(level.values, minimise=of.minimise)
     if cut is not None:
-        heights = np.minimum(heights, cut) if results.minimise else np.maximum(heights, cut)
+        heights = np.minimum(heights, cut) if of.minimise else np.maximum(heights, cut)
     at = np.stack([_unit(axis, axis.scaled) for axis in (x, y)], axis=1)
     positions = [_positions(axis) for axis in (x, y)]
     # Scott's rule for points spread evenly; listed values do not flow into each other.
@@ -212,11 +238,11 @@ def _surface(
         "y": 10 ** positions[1] if y.log else positions[1],
         "z": [[None if np.isnan(mean) else float(mean) for mean in row] for row in means],
         "colorscale": "Cividis",
-        "reversescale": not results.minimise,
+        "reversescale": not of.minimise,
         "opacity": 0.85,
         "hoverinfo": "skip",
         "showlegend": False,
-        "colorbar": _bar(results.metric, means, log=log),
+        "colorbar": _bar(of.metric, means, log=log),
     }
     if not cells:
         trace |= {"ncontours": 14, "line": {"width": 0.4}, "connectgaps": False}
@@ -284,7 +310,14 @@ def _spread(axis: Dimension, trials: NDArray[np.int64]) -> Floats:
 
 
 def _summary(
-    results: Results, x: Dimension, y: Dimension, level: Values, order: NDArray[np.int64], *, lost: int
+    results: Results,
+    metric: str,
+    x: Dimension,
+    y: Dimension,
+    level: Values,
+    order: NDArray[np.int64],
+    *,
+    lost: int,
 ) -> str:
     """Where the best tenth lies."""
     best = order[: max(1, len(order) // 10)]
@@ -298,7 +331,7 @@ def _summary(
             ranges.append(f"{axis.name} between {number(values.min())} and {number(values.max())}")
     text = (
         f"Of {plural(len(order), noun(results.folder.state))} at resource {level.resource:,} "
-        f"the best tenth, {results.metric} "
+        f"the best tenth, {metric} "
         f"{number(level.values[best[0]])} to {number(level.values[best[-1]])}, has {' and '.join(ranges)}."
     )
     return f"{text} {lost:,} more failed." if lost else text

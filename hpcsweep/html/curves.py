@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from hpcsweep.core.models import Run
 from hpcsweep.core.text import plural
-from hpcsweep.html.plotting import LEGEND_BELOW, dotted_line, menu, subsample, value_axis
-from hpcsweep.html.sections import Figure, Section
+from hpcsweep.html.plotting import (
+    LEGEND_BELOW,
+    OBJECTIVE,
+    dotted_line,
+    each_objective,
+    menu,
+    subsample,
+    value_axis,
+)
+from hpcsweep.html.sections import Block, Figure, Section, choice
 from hpcsweep.views.brackets import BracketGroup, RunFate, fate, group_brackets, top_resource
 from hpcsweep.views.configurations import configurations
 from hpcsweep.views.format import number
@@ -37,16 +46,30 @@ _STYLES: Final = {
 }
 
 
-def curves(results: Results) -> Section | None:
+def curves(results: Results, objective: int | None = None) -> Section | None:
     """The metric over the steps; between two rungs a curve shows whether the trial went on from there."""
-    reports = objective_reports(results)
+    versions: dict[tuple[str, ...], list[Block]] = {}
+    for index, of, own in each_objective(results.objectives, objective):
+        figure = _figure(results, index)
+        if figure is not None:
+            versions[of.metric,] = [figure._replace(id=f"{figure.id}{own}")]
+    if not versions:
+        return None
+    blocks = choice("curves-by-objective", [OBJECTIVE], versions, next(iter(versions)))
+    return Section("curves", "Learning curves", blocks)
+
+
+def _figure(results: Results, objective: int) -> Figure | None:
+    """Of one objective; None where no trial has two points."""
+    of = results.objectives[objective]
+    reports = objective_reports(results, objective)
     reports = reports[np.isfinite(reports["value"])]
     if not reports.duplicated("trial").any():
-        return None  # no trial has two points
+        return None
     total = int(reports["trial"].nunique())
-    kept = _kept(results, set(reports["trial"]))
+    kept = _kept(results, set(reports["trial"]), objective)
     shown = subsample_points(reports[reports["trial"].isin(kept)], most=max(20, _ALL_POINTS // len(kept)))
-    axis = value_axis(results.metric, shown["value"].to_numpy(), minimise=results.minimise)
+    axis = value_axis(of.metric, shown["value"].to_numpy(), minimise=of.minimise)
     groups = group_brackets(results.folder.state)
     traces, group_of_trace = _traces(results, groups, shown)
     best = _best_trace(results, reports)
@@ -65,24 +88,22 @@ def curves(results: Results) -> Section | None:
             f"{len(kept):,} of {drawn} (the best, some fully trained ones, and an even spread over "
             "the others)"
         )
-    caption = f"{results.metric} while training, {drawn}{_legend_text(results)}{axis.note}"
-    figure = Figure(
-        "curves-all", [*traces, *best], layout, caption, _summary(results, groups, reports), height=480
-    )
-    return Section("curves", "Learning curves", [figure])
+    caption = f"{of.metric} while training, {drawn}{_legend_text(results)}{axis.note}"
+    words = _summary(results, groups, reports, objective)
+    return Figure("curves-all", [*traces, *best], layout, caption, words, height=480)
 
 
-def objective_reports(results: Results) -> pd.DataFrame:
-    """What was reported of the objective, or, where nothing is kept of it, the values of the runs."""
+def objective_reports(results: Results, objective: int = 0) -> pd.DataFrame:
+    """What was reported of an objective, or, where nothing is kept of it, the values of the runs."""
     import pandas as pd
 
-    metrics = results.metrics
-    if results.metric in metrics and len(metrics):
-        reports = metrics[["trial", "rung", "step"]].assign(value=metrics[results.metric].astype(float))
+    metrics, metric = results.metrics, results.objectives[objective].metric
+    if metric in metrics and len(metrics):
+        reports = metrics[["trial", "rung", "step"]].assign(value=metrics[metric].astype(float))
         reports = reports.sort_values(["trial", "step", "rung"], kind="stable", ignore_index=True)
         return reports.drop_duplicates(["trial", "step"], keep="last")
     rows = [
-        (trial.trial, run.rung, run.achieved_resource, run.value)
+        (trial.trial, run.rung, run.achieved_resource, _value(run, objective))
         for trial in results.folder.state.trials
         for run in trial.runs
         if run.value is not None
@@ -91,15 +112,21 @@ def objective_reports(results: Results) -> pd.DataFrame:
     return reports.astype({"value": float})
 
 
-def _kept(results: Results, reported: set[int]) -> set[int]:
+def _value(run: Run, objective: int) -> float | None:
+    """Of one objective."""
+    return run.values[objective] if objective and run.value is not None else run.value
+
+
+def _kept(results: Results, reported: set[int], objective: int) -> set[int]:
     """The trials whose curves are drawn."""
-    configs, repeats = configurations(results.folder.state), results.folder.state.repeats
+    state = results.folder.state
+    configs, repeats = configurations(state, objective=objective), state.repeats
     # All repeats of the best configuration, then those of the next one.
     trials = (configs.trials[:, None] + np.arange(repeats)).ravel()
     there = np.isin(trials, list(reported))
     valued, resources = trials[there].tolist(), np.repeat(configs.resources, repeats)[there]
     order = [*valued, *sorted(reported - set(valued))]
-    in_full = np.flatnonzero(resources >= top_resource(results.folder.state))
+    in_full = np.flatnonzero(resources >= top_resource(state))
     chosen = set(range(min(_BEST, len(order))))
     chosen |= set(in_full[subsample(len(in_full), best=0, most=_IN_FULL)].tolist())
     rest = [index for index in range(len(order)) if index not in chosen]
@@ -198,7 +225,7 @@ def _best_trace(results: Results, reports: pd.DataFrame) -> list[dict[str, Any]]
         {
             "type": "scatter",
             "mode": "lines+markers" if len(own) < 10 else "lines",
-            "name": f"best: {name}",
+            "name": f"{'knee' if results.objectives.has_front else 'best'}: {name}",
             "x": own["step"].to_numpy(),
             "y": own["value"].to_numpy(),
             "line": {"color": "@2", "width": 3},
@@ -246,16 +273,17 @@ def _legend_text(results: Results) -> str:
     )
 
 
-def _summary(results: Results, groups: Sequence[BracketGroup], reports: pd.DataFrame) -> str:
+def _summary(results: Results, groups: Sequence[BracketGroup], reports: pd.DataFrame, objective: int) -> str:
     state = results.folder.state
     top = top_resource(state)
     sentences = []
     if results.best is not None:
         name, own = _best_curve(results, reports)
+        which = "knee of the front" if results.objectives.has_front else "best"
         if len(own):
             first, last = own.iloc[0], own.iloc[-1]
             sentences.append(
-                f"The best, {name}, went from {number(first['value'])} at step "
+                f"The {which}, {name}, went from {number(first['value'])} at step "
                 f"{first['step']:.0f} to {number(last['value'])} at step {last['step']:.0f}."
             )
     group = groups[0]
@@ -263,8 +291,9 @@ def _summary(results: Results, groups: Sequence[BracketGroup], reports: pd.DataF
         values: dict[RunFate, list[float]] = {}
         for trial in group.trials:
             for run in trial.runs:
-                if run.resource == resource and run.value is not None:
-                    values.setdefault(fate(trial, run, top=top), []).append(run.value)
+                value = _value(run, objective)
+                if run.resource == resource and value is not None:
+                    values.setdefault(fate(trial, run, top=top), []).append(value)
         counts = [
             f"{len(each):,} {_name(what, last=resource >= top)} (median {number(float(np.median(each)))})"
             for what, each in sorted(values.items(), key=lambda item: item[0].value, reverse=True)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from hpcsweep.core.text import plural
-from hpcsweep.html.plotting import RESOURCE, error_bars, resource_label
+from hpcsweep.html.plotting import OBJECTIVE, RESOURCE, each_objective, error_bars, resource_label
 from hpcsweep.html.sections import Block, Figure, Section, Text, choice
 from hpcsweep.views.configurations import configurations
 from hpcsweep.views.format import label
@@ -22,25 +22,25 @@ MOST_BARS: Final = 25
 _POOR: Final = 0.5
 
 
-def importance(results: Results, resource: int | None = None) -> Section | None:
+def importance(results: Results, resource: int | None = None, objective: int | None = None) -> Section | None:
     """A bar for each parameter, by objective; words where values are too few, None without parameters.
 
-    Values at one resource, which is chosen above unless it is given.
+    Values of one objective at one resource, which are chosen above unless they are given.
     """
     if not results.space.columns:
         return None
-    blocks: list[Block] = []
-    for objective in range(len(results.objectives)):
-        own = f"-{objective}" if results.objectives.has_front else ""
-        shown = values_of(results, objective, resource)
-        counts = compared_resources(results, objective) if resource is None else {}
-        counts = counts or {shown.resource: len(shown.values)}
-        labels = {at: (resource_label(at, count, results.folder.state),) for at, count in counts.items()}
-        versions: dict[tuple[str, ...], list[Block]] = {
-            label: _version(results, objective, at, f"{own}-at-{at}" if at != shown.resource else own)
-            for at, label in labels.items()
-        }
-        blocks += choice(f"importance-by-resource{own}", [RESOURCE], versions, labels[shown.resource])
+    versions: dict[tuple[str, ...], list[Block]] = {}
+    chosen: tuple[str, ...] = ()
+    for index, of, own in each_objective(results.objectives, objective):
+        shown = values_of(results, index, resource)
+        counts = compared_resources(results, index) if resource is None else {}
+        for at, count in (counts or {shown.resource: len(shown.values)}).items():
+            key = (of.metric, resource_label(at, count, results.folder.state))
+            ending = own + (f"-at-{at}" if at != shown.resource else "")
+            versions[key] = _version(results, index, at, ending)
+            if not chosen or (at == shown.resource and chosen[0] == of.metric):
+                chosen = key
+    blocks = choice("importance-by-resource", [OBJECTIVE, RESOURCE], versions, chosen)
     return Section("importance", "Which parameters matter", blocks)
 
 

@@ -7,11 +7,15 @@ from typing import Any, Final
 import numpy as np
 
 from hpcsweep.core.domains import Floats
+from hpcsweep.core.objectives import Objective
+from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
+    OBJECTIVE,
     Dimension,
     colour_bar,
     dimensions,
+    each_objective,
     is_log_range,
     linear_ticks,
     log_ticks,
@@ -20,8 +24,8 @@ from hpcsweep.html.plotting import (
     outlier_cutoff,
     subsample,
 )
-from hpcsweep.html.sections import Figure, Section
-from hpcsweep.views.configurations import Configurations, configurations
+from hpcsweep.html.sections import Block, Figure, Section, choice
+from hpcsweep.views.configurations import Configurations, configurations, valued_configurations
 from hpcsweep.views.format import number
 from hpcsweep.views.results import Results
 
@@ -42,11 +46,22 @@ _BELOW: Final = 0.15
 _ROOM: Final = 90
 
 
-def parallel(results: Results) -> Section | None:
+def parallel(results: Results, objective: int | None = None) -> Section | None:
     """Parallel coordinates over parameters, resource and value; the colour is the value."""
-    valued = configurations(results.folder.state)
-    if len(valued.trials) < 2 or not results.space.columns:
+    if len(valued_configurations(results.folder.state)) < 2 or not results.space.columns:
         return None
+    versions: dict[tuple[str, ...], list[Block]] = {}
+    for index, of, own in each_objective(results.objectives, objective):
+        figure = _figure(results, index)
+        versions[of.metric,] = [figure._replace(id=f"{figure.id}{own}")]
+    blocks = choice("parallel-by-objective", [OBJECTIVE], versions, next(iter(versions)))
+    return Section("parallel", "All parameters at once", blocks)
+
+
+def _figure(results: Results, objective: int) -> Figure:
+    """With the colour of one objective; the axes of the others stand before its own."""
+    of, state = results.objectives[objective], results.folder.state
+    valued = configurations(state, objective=objective)
     # The best are drawn last, on top of the others.
     shown = valued.take(subsample(len(valued.trials), best=BEST, most=MOST)[::-1])
     failed = valued.failed.take(subsample(len(valued.failed.trials), best=0, most=FAILED))
@@ -55,16 +70,19 @@ def parallel(results: Results) -> Section | None:
     axes = [_parameter(dimension) for dimension in parameters[:MOST_PARAMETERS]]
     if len(set(shown.resources) | set(resources)) > 1:
         axes.append(_resources(np.concatenate([resources, shown.resources])))
-    value = _values(results, shown.values)
-    if len(failed.trials):
-        value = _with_failed(value, len(failed.trials), minimise=results.minimise)
+    axes += [
+        _value_axis(other, _newest(state, shown, index), failed=len(failed.trials))
+        for index, other in enumerate(results.objectives)
+        if index != objective
+    ]
+    value = _value_axis(of, shown.values, failed=len(failed.trials))
     axes.append(value)
     longest = max(len(axis["label"]) for axis in axes)
     trace = {
         "type": "parcoords",
         "customdata": np.concatenate([failed.trials, shown.trials]),
         "dimensions": axes,
-        "line": _colours(results, shown.values, failed=len(failed.trials)),
+        "line": _colours(of, shown.values, failed=len(failed.trials)),
         "labelangle": 0 if longest <= _UPRIGHT else -20,
         "labelfont": {"size": 13},
         "labelside": "bottom",
@@ -72,21 +90,33 @@ def parallel(results: Results) -> Section | None:
     layout: dict[str, Any] = {"margin": {"l": 60, "r": 60, "t": 30, "b": 60}}
     if len(failed.trials):
         layout["updatemenus"] = [_choice(len(axes) - 1, value, shown=len(shown.trials))]
-    figure = Figure(
+    return Figure(
         "parallel-all",
         [trace],
         layout,
-        _caption(results, valued, drawn=len(shown.trials), parameters=len(parameters)),
-        _summary(results, valued),
+        _caption(results, of.metric, valued, drawn=len(shown.trials), parameters=len(parameters)),
+        _summary(results, of.metric, valued),
         height=480,
         width=max(_ROOM, _LETTER * min(longest, _UPRIGHT)) * len(axes),
     )
-    return Section("parallel", "All parameters at once", [figure])
 
 
-def _caption(results: Results, valued: Configurations, *, drawn: int, parameters: int) -> str:
+def _value_axis(of: Objective, values: Floats, *, failed: int) -> dict[str, Any]:
+    """The axis of one objective, with room for those that failed where there are some."""
+    axis = _values(of, values)
+    return _with_failed(axis, failed, minimise=of.minimise) if failed else axis
+
+
+def _newest(state: SweepState, shown: Configurations, objective: int) -> Floats:
+    """The newest value of another objective of each configuration, `(n,)`."""
+    found = (state.newest(trial) for trial in shown.trials.tolist())
+    values = ((best.values or (best.value,))[objective] for best in found if best is not None)
+    return np.array(list(values), dtype=float)
+
+
+def _caption(results: Results, metric: str, valued: Configurations, *, drawn: int, parameters: int) -> str:
     what, failed = noun(results.folder.state), len(valued.failed.trials)
-    by = f"mean {results.metric}" if what != "trial" else results.metric
+    by = f"mean {metric}" if what != "trial" else metric
     text = f"Each line is a {what}; by {by} the best are orange, good ones blue, the others grey."
     if failed:
         some = f", {FAILED} of them drawn" if failed > FAILED else ""
@@ -157,35 +187,35 @@ def _resources(resources: Any) -> dict[str, Any]:
     return _axis("resource", values, (positions[0], positions[-1]), positions[kept].tolist(), labels)
 
 
-def _values(results: Results, values: Floats) -> dict[str, Any]:
+def _values(of: Objective, values: Floats) -> dict[str, Any]:
     """On a log scale over several magnitudes; outliers stand at the edge."""
     if is_log_range(values):
         low, high = float(values.min()), float(values.max())
         ticks = log_ticks(low, high)
         ends = (np.log10(low), np.log10(high))
         positions = np.log10(ticks).tolist()
-        return _axis(results.metric, np.log10(values), ends, positions, [number(tick) for tick in ticks])
-    cut = outlier_cutoff(values, minimise=results.minimise)
+        return _axis(of.metric, np.log10(values), ends, positions, [number(tick) for tick in ticks])
+    cut = outlier_cutoff(values, minimise=of.minimise)
     if cut is not None:
-        values = np.minimum(values, cut) if results.minimise else np.maximum(values, cut)
+        values = np.minimum(values, cut) if of.minimise else np.maximum(values, cut)
     low, high = float(values.min()), float(values.max())
     if low == high:
-        return _axis(results.metric, values, (low - 1, high + 1), [low], [number(low)])
+        return _axis(of.metric, values, (low - 1, high + 1), [low], [number(low)])
     ticks = linear_ticks(low, high)
     labels = [number(tick) for tick in ticks]
     if cut is not None:
-        sign = "≥" if results.minimise else "≤"
+        sign = "≥" if of.minimise else "≤"
         near = [tick for tick in ticks if abs(tick - cut) > 0.06 * (high - low)]
         ticks, labels = [*near, cut], [*map(number, near), f"{sign} {number(cut)}"]
-    return _axis(results.metric, values, (low, high), ticks, labels)
+    return _axis(of.metric, values, (low, high), ticks, labels)
 
 
-def _colours(results: Results, values: Floats, *, failed: int) -> dict[str, Any]:
+def _colours(of: Objective, values: Floats, *, failed: int) -> dict[str, Any]:
     """By rank among those shown, so that outliers do not matter; the bar shows the values.
 
     The best have the highest number: these are drawn on top. Those that failed come first, below all.
     """
-    sign = -1.0 if results.minimise else 1.0
+    sign = -float(of.sign)
     order = np.sort(sign * values)
     ticks = np.unique(np.rint(np.linspace(0, len(order) - 1, _SHADES)))
     labels = [number(sign * order[int(tick)]) for tick in ticks]
@@ -207,12 +237,12 @@ def _colours(results: Results, values: Floats, *, failed: int) -> dict[str, Any]
         "color": colours,
         "colorscale": scale,
         "showscale": True,
-        "colorbar": colour_bar(f"{results.metric}, best at the right", ticks, labels, y=-0.28),
+        "colorbar": colour_bar(f"{of.metric}, best at the right", ticks, labels, y=-0.28),
         **ends,
     }
 
 
-def _summary(results: Results, valued: Configurations) -> str:
+def _summary(results: Results, metric: str, valued: Configurations) -> str:
     """What the best tenth have in common."""
     what, failed = noun(results.folder.state), len(valued.failed.trials)
     count = max(1, len(valued.trials) // 10)
@@ -228,5 +258,5 @@ def _summary(results: Results, valued: Configurations) -> str:
         else:
             low, high = float(values.min()), float(values.max())
             parts.append(f"{dimension.name} is {number(low)} to {number(high)}")
-    text = f"Of the best {plural(count, what)} by {results.metric}: {'; '.join(parts)}."
+    text = f"Of the best {plural(count, what)} by {metric}: {'; '.join(parts)}."
     return f"{text} {plural(failed, what)} failed." if failed else text

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Floats
+from hpcsweep.core.objectives import Objective
 from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
     HOVER,
     LEGEND_ABOVE,
+    OBJECTIVE,
     RESOURCE,
     SYMBOLS_TEXT,
     Dimension,
@@ -20,6 +22,7 @@ from hpcsweep.html.plotting import (
     colour_bar,
     crosses,
     dimensions,
+    each_objective,
     error_bars,
     jitter,
     markers,
@@ -31,7 +34,12 @@ from hpcsweep.html.plotting import (
     value_axis,
 )
 from hpcsweep.html.sections import Block, Figure, Section, choice
-from hpcsweep.views.configurations import Configurations, FailedConfigurations, configurations
+from hpcsweep.views.configurations import (
+    Configurations,
+    FailedConfigurations,
+    configurations,
+    valued_configurations,
+)
 from hpcsweep.views.format import number
 from hpcsweep.views.importance import importances
 from hpcsweep.views.resource_values import compared_resources, values_of
@@ -45,43 +53,54 @@ _BEST: Final = 300
 _FAILED: Final = 500
 
 
-def slices(results: Results, resource: int | None = None) -> Section | None:
+def slices(results: Results, resource: int | None = None, objective: int | None = None) -> Section | None:
     """One parameter at a time, chosen from a list with the most important first.
 
-    Values at one resource, which is chosen above unless it is given; or the newest one of each trial, in the
-    colour of the resource.
+    Values of one objective at one resource, which are chosen above unless they are given; or the newest
+    value of each trial, in the colour of the resource.
     """
     state = results.folder.state
-    newest = configurations(state)
-    if not len(newest.trials) or not results.space.columns:
+    if not valued_configurations(state) or not results.space.columns:
         return None
-    if resource is not None:
-        return Section("slices", "Each parameter", [_figure(results, configurations(state, resource), id="")])
-    counts = compared_resources(results)
+    versions: dict[tuple[str, ...], list[Block]] = {}
+    chosen: tuple[str, ...] = ()
+    for index, of, own in each_objective(results.objectives, objective):
+        if resource is not None:
+            by_resource, shown = {"": configurations(state, resource, index)}, ""
+        else:
+            by_resource, shown = _by_resource(results, index)
+        for at, (label, valued) in enumerate(by_resource.items()):
+            ending = own + (f"-{at}" if label != shown else "")
+            versions[of.metric, label] = [_figure(results, valued, index, id=ending)]
+        chosen = chosen or (of.metric, shown)
+    blocks = choice("slices-by-resource", [OBJECTIVE, RESOURCE], versions, chosen)
+    return Section("slices", "Each parameter", blocks)
+
+
+def _by_resource(results: Results, objective: int) -> tuple[dict[str, Configurations], str]:
+    """The values of one objective by what the list of resources offers, and which of these is shown first."""
+    state = results.folder.state
+    newest, counts = configurations(state, objective=objective), compared_resources(results, objective)
     if len(set(newest.resources.tolist())) == 1:
         counts = {}  # nothing to choose from
-    of_all = (f"newest of each ({plural(len(newest.trials), noun(state))})",)
-    labels = {at: (resource_label(at, count, state),) for at, count in counts.items()}
-    shown = labels.get(values_of(results).resource, of_all)
-    versions = {label: configurations(state, at) for at, label in labels.items()} | {of_all: newest}
-    figures: dict[tuple[str, ...], list[Block]] = {
-        label: [_figure(results, valued, id="" if label == shown else f"-{at}")]
-        for at, (label, valued) in enumerate(versions.items())
-    }
-    return Section("slices", "Each parameter", choice("slices-by-resource", [RESOURCE], figures, shown))
+    labels = {at: resource_label(at, count, state) for at, count in counts.items()}
+    of_all = f"newest of each ({plural(len(newest.trials), noun(state))})"
+    found = {label: configurations(state, at, objective) for at, label in labels.items()} | {of_all: newest}
+    return found, labels.get(values_of(results, objective).resource, of_all)
 
 
-def _figure(results: Results, valued: Configurations, *, id: str) -> Figure:
-    """The configurations; `id` ends its own."""
+def _figure(results: Results, valued: Configurations, objective: int, *, id: str) -> Figure:
+    """The configurations by their values of one objective; `id` ends its own."""
+    of = results.objectives[objective]
     most = max(_BEST, min(MOST, _ALL // len(results.space.columns)))
     # The best are drawn last, on top of the others.
     shown = valued.take(subsample(len(valued.trials), best=_BEST, most=most)[::-1])
     failed = valued.failed.take(subsample(len(valued.failed.trials), best=0, most=min(most, _FAILED)))
     parameters = [each for each in dimensions(results.space, shown.configs) if each.active.any()]
     of_failed = {each.name: each for each in dimensions(results.space, failed.configs)}
-    rank = {importance.name: rank for rank, importance in enumerate(importances(results))}
+    rank = {importance.name: rank for rank, importance in enumerate(importances(results, objective))}
     parameters.sort(key=lambda parameter: rank.get(parameter.name, len(rank)))
-    axis = value_axis(results.metric, shown.values, minimise=results.minimise)
+    axis = value_axis(of.metric, shown.values, minimise=of.minimise)
     traces = []
     for index, parameter in enumerate(parameters):
         traces += _traces(parameter, shown, visible=index == 0)
@@ -90,26 +109,31 @@ def _figure(results: Results, valued: Configurations, *, id: str) -> Figure:
     return Figure(
         f"slices-one{id}",
         traces,
-        _slices_layout(results, parameters, axis, failed=len(failed.trials) > 0),
-        _slices_caption(results, valued, shown, failed) + axis.note,
-        _slices_summary(results, valued),
+        _slices_layout(of, parameters, axis, failed=len(failed.trials) > 0),
+        _slices_caption(results, of.metric, valued, shown, failed) + axis.note,
+        _slices_summary(results, of.metric, valued),
         height=500,
     )
 
 
 def _slices_caption(
-    results: Results, valued: Configurations, shown: Configurations, failed: FailedConfigurations
+    results: Results,
+    metric: str,
+    valued: Configurations,
+    shown: Configurations,
+    failed: FailedConfigurations,
 ) -> str:
     what = noun(results.folder.state)
     at = f" at resource {valued.resources[0]:,}" if len(set(valued.resources)) == 1 else ""
-    text = f"{results.metric} of each {what}{at} against one parameter, chosen above."
+    text = f"{metric} of each {what}{at} against one parameter, chosen above."
     if what != "trial":
         text = (
-            f"Mean {results.metric} of each configuration{at} against one parameter, chosen above. "
+            f"Mean {metric} of each configuration{at} against one parameter, chosen above. "
             "Lines reach from the least to the largest value of its repeats."
         )
     active = ", where it has the parameter" if any(p.when for p in results.space.columns) else ""
-    best = results.best and valued.trials[0] == results.best["trial"]
+    one = not results.objectives.has_front
+    best = one and results.best and valued.trials[0] == results.best["trial"]
     text += (
         f" The ring is the best {'of the sweep' if best else 'of these'}, trial {valued.trials[0]}{active}."
     )
@@ -128,7 +152,7 @@ def _slices_caption(
 
 
 def _slices_layout(
-    results: Results, parameters: list[Dimension], axis: ValueAxis, *, failed: bool
+    of: Objective, parameters: list[Dimension], axis: ValueAxis, *, failed: bool
 ) -> dict[str, Any]:
     axes = {parameter.name: parameter.axis for parameter in parameters}
     menus = axis_menu("Parameter", axes, traces=3 if failed else 2)
@@ -141,7 +165,7 @@ def _slices_layout(
         "updatemenus": [*menus, *axis.menus],
     }
     if failed:  # a strip at the worse side
-        plot, strip = ([0.0, 0.88], [0.91, 1.0]) if results.minimise else ([0.12, 1.0], [0.0, 0.09])
+        plot, strip = ([0.0, 0.88], [0.91, 1.0]) if of.minimise else ([0.12, 1.0], [0.0, 0.09])
         layout["yaxis"] = {**axis.layout, "domain": plot}
         layout["yaxis2"] = {
             "domain": strip,
@@ -153,7 +177,7 @@ def _slices_layout(
             "showgrid": False,
             "zeroline": False,
         }
-        layout["xaxis"]["anchor"] = "y" if results.minimise else "y2"
+        layout["xaxis"]["anchor"] = "y" if of.minimise else "y2"
     return layout
 
 
@@ -211,11 +235,11 @@ def _colours(resources: NDArray[np.int64], active: NDArray[np.int64]) -> dict[st
     }
 
 
-def _slices_summary(results: Results, valued: Configurations) -> str:
+def _slices_summary(results: Results, metric: str, valued: Configurations) -> str:
     """Medians in the thirds of each domain, or for each listed value, and how many failed there."""
     several = len(set(valued.resources)) > 1
     own = ", each at the resource of its newest value" if several else f" at resource {valued.resources[0]:,}"
-    sentences = [f"Medians of {results.metric}{own}."]
+    sentences = [f"Medians of {metric}{own}."]
     of_failed = dimensions(results.space, valued.failed.configs)
     for parameter, failed in zip(dimensions(results.space, valued.configs), of_failed, strict=True):
         names = parameter.listed or ("lowest third", "middle third", "highest third")

@@ -93,15 +93,25 @@ class Plots:
             "hypervolume", front, self._no_front, name="front-hypervolume", title="Hypervolume of the front"
         )
 
-    def curves(self) -> go.Figure:
-        """The learning curves, and which trials went on from each rung."""
-        return self._drawn("curves", curves, f"no trial has {self._results.metric} at more than one step")
+    def curves(self, metric: str | None = None) -> go.Figure:
+        """The learning curves, and which trials went on from each rung.
 
-    def rungs(self) -> go.Figure:
-        """The values at each rung, and the worst that went on."""
-        return self._drawn(
-            "rungs", rungs, "needs values at two rungs, and not more rungs than can be told apart"
-        )
+        Args:
+            metric: Of several objectives the one that is shown; the first one by default.
+        """
+        at = self._objective("curves", metric)
+        why = f"no trial has {self._results.objectives[at].metric} at more than one step"
+        return self._drawn("curves", partial(curves, objective=at), why)
+
+    def rungs(self, metric: str | None = None) -> go.Figure:
+        """The values at each rung, and the worst that went on.
+
+        Args:
+            metric: Of several objectives the one that is shown; the first one by default.
+        """
+        at = self._objective("rungs", metric)
+        why = "needs values at two rungs, and not more rungs than can be told apart"
+        return self._drawn("rungs", partial(rungs, objective=at), why)
 
     def pareto(self, modes: Mapping[str, Mode] = MappingProxyType({})) -> go.Figure:
         """The objective against each other metric that was reported.
@@ -121,50 +131,62 @@ class Plots:
             metric: Of several objectives the one that is explained; the first one by default.
             resource: At which values are compared; by default the highest one that many reached.
         """
-        results = self._results
-        metrics = results.objectives.metrics
-        if metric is not None and metric not in metrics:
-            raise SpecError(f"plot.importance: {suggest_name(metric, metrics, kind=f'objective {metric!r}')}")
-        at = metrics.index(metric) if metric is not None else 0
+        results, at = self._results, self._objective("importance", metric)
         no_parameters = "there is no parameter but constants"
         return self._drawn(
             "importance",
-            partial(importance, resource=self._compared("importance", resource, at)),
+            partial(importance, resource=self._compared("importance", resource, at), objective=at),
             lambda: too_few_values(results, at, resource) if results.space.columns else no_parameters,
-            name=f"importance-{at}" if results.objectives.has_front else "importance",
         )
 
-    def slices(self, *, resource: int | None = None) -> go.Figure:
+    def slices(self, metric: str | None = None, *, resource: int | None = None) -> go.Figure:
         """The value against each parameter, one at a time.
 
         Args:
+            metric: Of several objectives the one that is shown; the first one by default.
             resource: At which values are compared; by default the highest one that many reached.
         """
+        at = self._objective("slices", metric)
         why = "needs a value, and a parameter that is no constant"
-        return self._drawn("slices", partial(slices, resource=self._compared("slices", resource)), why)
+        resource = self._compared("slices", resource, at)
+        return self._drawn("slices", partial(slices, resource=resource, objective=at), why)
 
     def contour(
-        self, x: str | None = None, y: str | None = None, *, resource: int | None = None
+        self,
+        x: str | None = None,
+        y: str | None = None,
+        *,
+        metric: str | None = None,
+        resource: int | None = None,
     ) -> go.Figure:
         """The value over two parameters.
 
         Args:
             x: A parameter; the most important one by default.
             y: Another one; the most important of the others by default.
+            metric: Of several objectives the one that is shown; the first one by default.
             resource: At which values are compared; by default the highest one that many reached.
         """
-        pair = self._pair(x, y)
+        at = self._objective("contour", metric)
+        pair = self._pair(x, y, at)
         if pair is None:
             why = "too few values tell which parameters matter: name two, contour(x, y)"
         else:
             values = f"{LEAST_POINTS} configurations with a value at the same resource"
             why = f"needs {values} that have both {pair[0]} and {pair[1]}"
-        resource = self._compared("contour", resource)
-        return self._drawn("contour", partial(contour, pair=pair, resource=resource), why)
+        resource = self._compared("contour", resource, at)
+        make = partial(contour, pair=pair, resource=resource, objective=at)
+        return self._drawn("contour", make, why)
 
-    def parallel(self) -> go.Figure:
-        """All parameters and the value, as lines side by side."""
-        return self._drawn("parallel", parallel, "needs two configurations with a value, and a parameter")
+    def parallel(self, metric: str | None = None) -> go.Figure:
+        """All parameters and the value, as lines side by side.
+
+        Args:
+            metric: Of several objectives the one that colours them; the first one by default.
+        """
+        at = self._objective("parallel", metric)
+        why = "needs two configurations with a value, and a parameter"
+        return self._drawn("parallel", partial(parallel, objective=at), why)
 
     # ------------------------------------------------------------------ runs
 
@@ -194,7 +216,16 @@ class Plots:
             return "no configuration has values yet"
         return f"needs several objectives, and {self._results.metric} is the only one"
 
-    def _pair(self, x: str | None, y: str | None) -> tuple[str, str] | None:
+    def _objective(self, method: str, metric: str | None) -> int:
+        """The index of the objective with this name, of the first one where none is given."""
+        metrics = self._results.objectives.metrics
+        if metric is None:
+            return 0
+        if metric not in metrics:
+            raise SpecError(f"plot.{method}: {suggest_name(metric, metrics, kind=f'objective {metric!r}')}")
+        return metrics.index(metric)
+
+    def _pair(self, x: str | None, y: str | None, objective: int) -> tuple[str, str] | None:
         """The parameters that were asked for, else the most important ones; None while these are unknown."""
         self._check_started("contour")
         results = self._results
@@ -206,7 +237,7 @@ class Plots:
             raise SpecError(f"plot.contour: needs two parameters, got {x!r} twice")
         if len(known) < 2:
             raise FigureError(f"{results.name}: plot.contour: needs two parameters that are no constants")
-        important = [each.name for each in importances(results)]
+        important = [each.name for each in importances(results, objective)]
         if x is None and y is None:
             return (important[0], important[1]) if len(important) > 1 else None
         other = next(name for name in [*important, *known] if name not in (x, y))
@@ -216,7 +247,7 @@ class Plots:
         if self._results.folder.state.started is None:
             raise FigureError(f"{self._results.name}: plot.{method}: the sweep has not started")
 
-    def _compared(self, method: str, resource: int | None, objective: int = 0) -> int | None:
+    def _compared(self, method: str, resource: int | None, objective: int) -> int | None:
         """The resource, if enough values can be compared there."""
         self._check_started(method)
         counts = compared_resources(self._results, objective)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hpcsweep.core.domains import Choice, Constant, Float, Floats, Int, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.models import Run
+from hpcsweep.core.objectives import Objective, Objectives
 from hpcsweep.core.outcomes import FACTS, FailureKind
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
@@ -230,6 +231,15 @@ _COLOURS: Final = 8
 
 #: The list from which a resource is chosen.
 RESOURCE: Final = "Resource"
+#: That of the objectives, where there are several.
+OBJECTIVE: Final = "Objective"
+
+
+def each_objective(objectives: Objectives, only: int | None = None) -> Iterator[tuple[int, Objective, str]]:
+    """The objectives that a section shows, each with its index and what ends the ids of its figures."""
+    for index, of in enumerate(objectives):
+        if only in (None, index):
+            yield index, of, f"-objective-{index}" if index else ""
 
 
 def resource_label(resource: int, values: int, state: SweepState) -> str:

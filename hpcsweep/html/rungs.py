@@ -8,10 +8,20 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.rank_correlation import RankCorrelation
 from hpcsweep.core.text import plural
-from hpcsweep.html.plotting import LEGEND_BELOW, dotted_line, drawn_text, jitter, subsample, value_axis
-from hpcsweep.html.sections import Block, Figure, Section, Table, Text
+from hpcsweep.html.plotting import (
+    LEGEND_BELOW,
+    OBJECTIVE,
+    dotted_line,
+    drawn_text,
+    each_objective,
+    jitter,
+    subsample,
+    value_axis,
+)
+from hpcsweep.html.sections import Block, Figure, Section, Table, Text, choice
 from hpcsweep.views.brackets import (
     BracketGroup,
     RunFate,
@@ -39,8 +49,11 @@ _ROOM: Final = 36
 _Rungs: TypeAlias = Sequence[tuple[BracketGroup, Sequence[RungResult]]]
 
 
-def rungs(results: Results) -> Section | None:
-    """A table for each bracket, and one figure of the values at all rungs; None where there is one rung."""
+def rungs(results: Results, objective: int | None = None) -> Section | None:
+    """A table for each bracket, and one figure of the values at all rungs; None where there is one rung.
+
+    Values of one objective, which is chosen above unless it is given.
+    """
     state = results.folder.state
     if not state.trials:
         return None
@@ -63,8 +76,7 @@ def rungs(results: Results) -> Section | None:
     if len(groups) == 1 and len(groups[0][1]) == 1 and groups[0][1][0].counts.stopped:
         blocks.append(Text(_stopped_early(groups[0][1][0])))
     else:
-        figure = _figure(results, groups)
-        blocks += [figure] if figure else []
+        blocks += _figures(results, shown, objective)
     blocks += [_table(results, bracket, levels) for bracket, levels in groups]
     correlations = rank_correlations(state)
     if correlations:
@@ -75,6 +87,17 @@ def rungs(results: Results) -> Section | None:
         ]
         blocks += [Text(f"{text[0].upper()}{text[1:]}.") for text in useless]
     return Section("rungs", "Rungs", blocks)
+
+
+def _figures(results: Results, shown: Sequence[BracketGroup], only: int | None) -> list[Block]:
+    """Of each objective, as far as there is one; `only` of one."""
+    versions: dict[tuple[str, ...], list[Block]] = {}
+    for index, of, own in each_objective(results.objectives, only):
+        groups = [(bracket, bracket.rungs(results.folder.state, index)) for bracket in shown]
+        figure = _figure(results.objectives, index, groups)
+        if figure is not None:
+            versions[of.metric,] = [figure._replace(id=f"{figure.id}{own}")]
+    return choice("rungs-by-objective", [OBJECTIVE], versions, next(iter(versions))) if versions else []
 
 
 def _stopped_early(only: RungResult) -> str:
@@ -97,8 +120,7 @@ def _table(results: Results, bracket: BracketGroup, levels: Sequence[RungResult]
         "failed": [count.failed for count in counts],
         "stopped": [count.stopped for count in counts],
         "under way": [count.runs - count.ended for count in counts],
-        f"best {results.metric}": [rung.ranked[0][0] if rung.ranked else None for rung in shown],
-        "cut-off": [rung.cutoff for rung in shown],
+        **_best_columns(results, bracket, shown),
         "went on": [None if rung.resource >= top else len(rung.promoted) for rung in shown],
         "which, best first": [_promoted_text(rung, top=top) for rung in shown],
     }
@@ -124,6 +146,20 @@ def _table(results: Results, bracket: BracketGroup, levels: Sequence[RungResult]
     if marked:
         caption += " The best of the sweep is in the marked row."
     return Table(list(columns), list(zip(*columns.values(), strict=True)), caption, marked)
+
+
+def _best_columns(
+    results: Results, bracket: BracketGroup, shown: Sequence[RungResult]
+) -> dict[str, list[str | int | float | None]]:
+    """The best value of each objective; with one also the worst that went on."""
+    resources = [rung.resource for rung in shown]
+    columns: dict[str, list[str | int | float | None]] = {}
+    for objective, of in enumerate(results.objectives):
+        levels = {rung.resource: rung for rung in bracket.rungs(results.folder.state, objective)}
+        columns[f"best {of.metric}"] = [levels[resource].best for resource in resources]
+    if not results.objectives.has_front:
+        columns["cut-off"] = [rung.cutoff for rung in shown]
+    return columns
 
 
 def _correlations(found: Sequence[RankCorrelation], *, several: bool) -> Table:
@@ -153,8 +189,9 @@ def _promoted_text(rung: RungResult, *, top: int) -> str | None:
     return "fully trained" if rung.counts.completed else None
 
 
-def _figure(results: Results, groups: _Rungs) -> Figure | None:
+def _figure(objectives: Objectives, objective: int, groups: _Rungs) -> Figure | None:
     """Values side by side, a column for each rung; None where there are no values, or too many rungs."""
+    of = objectives[objective]
     columns = [(bracket, rung) for bracket, levels in groups for rung in levels]
     if len(columns) > _DRAWN:
         return None
@@ -172,7 +209,7 @@ def _figure(results: Results, groups: _Rungs) -> Figure | None:
     if not shown:
         return None
     values = np.array([value for points in drawn.values() for _, value, _ in points])
-    axis = value_axis(results.metric, values, minimise=results.minimise)
+    axis = value_axis(of.metric, values, minimise=of.minimise)
     traces = [_strip(fate, points) for fate, points in drawn.items() if points]
     ends = [x for column in range(len(columns)) for x in (column - 0.42, column + 0.42, None)]
     if any(cut is not None for cut in cuts):
@@ -196,12 +233,15 @@ def _figure(results: Results, groups: _Rungs) -> Figure | None:
         layout |= _names(groups)
         layout["xaxis"]["title"] = {"text": "resource of the rung, by bracket"}
     left_out = drawn_text(shown, total, "values")
+    decides = (
+        "trials go on by all objectives" if objectives.has_front else "the line is the worst that went on"
+    )
     return Figure(
         "rungs-values",
         traces,
         layout,
-        f"{results.metric} at each rung; the line is the worst that went on.{left_out}{axis.note}",
-        _summary(results.metric, groups),
+        f"{of.metric} at each rung; {decides}.{left_out}{axis.note}",
+        _summary(of.metric, groups),
         height=460,
         width=_ROOM * len(columns),
     )
@@ -242,8 +282,8 @@ def _summary(metric: str, groups: _Rungs) -> str:
     for bracket, levels in groups:
         parts = []
         for rung in levels[:MOST_RUNGS]:
-            if rung.ranked:
-                best = number(rung.ranked[0][0])
+            if rung.best is not None:
+                best = number(rung.best)
                 parts.append(f"at resource {rung.resource:,} the best of {len(rung.ranked):,} is {best}")
             if rung.cutoff is not None:
                 parts[-1] += f", {len(rung.promoted):,} went on, cut-off {number(rung.cutoff)}"

@@ -143,10 +143,16 @@ Block: TypeAlias = Text | Points | KeyValues | Table | TrialTable | SweepList | 
 def choice(
     id: str, names: Sequence[str], versions: Mapping[tuple[str, ...], Sequence[Block]], shown: tuple[str, ...]
 ) -> list[Block]:
-    """`Alternatives`; a single version stands by itself."""
-    if len(versions) == 1:
+    """`Alternatives`; a single version stands by itself, and lists of one label are left out."""
+    kept = [at for at in range(len(names)) if len({key[at] for key in versions}) > 1]
+    if not kept:
         return list(*versions.values())
-    return [Alternatives(id, names, versions, shown)]
+
+    def chosen(key: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(key[at] for at in kept)
+
+    of_kept = {chosen(key): blocks for key, blocks in versions.items()}
+    return [Alternatives(id, [names[at] for at in kept], of_kept, chosen(shown))]
 
 
 def flat(blocks: Iterable[Block]) -> Iterator[Block]:

@@ -199,24 +199,43 @@
     const facts = columns.filter(({ name, values: all }) => !(name in config) && name !== "trial" && all[row] !== null);
     const settings = Object.entries(config).map(([name, value]) => quoted(`${name}=${typeof value === "string" ? value : JSON.stringify(value)}`));
     const commands = [`hpcsweep best ${dir} --rerun --trial ${trial}`, `hpcsweep enqueue ${dir} ${settings.join(" ")}`, `hpcsweep logs ${dir} ${trial}`, `hpcsweep explain ${dir} ${trial}`];
-    const curve = make("div", { className: "curve", role: "img", ariaLabel: `${data.metric} of trial ${trial} over its steps` });
-    const points = data.curves.trial.flatMap((each, index) => (each === trial ? [index] : []));
+    const curves = curvesOf(trial);
     const log = data.logs[trial];
     panel.replaceChildren(
       make("header", {}, make("h2", { id: "trial-title", textContent: `Trial ${trial}` }), close),
       ...titled("Configuration", values(Object.entries(config))),
       ...titled("Results", values(facts.map(({ name, values: all }) => [name, all[row]]))),
-      ...(points.length > 1 ? titled(`${data.metric} over steps`, curve) : []),
+      ...curves.parts,
       ...titled("What happened", make("ul", {}, ...data.story[row].map((line) => make("li", { textContent: line })))),
       ...titled("Attempts", attemptsOf(trial)),
       ...(log ? titled("End of its log", make("pre", { tabIndex: 0 }, make("code", { textContent: log }))) : []),
       ...titled("Commands", ...commands.map(copied)),
     );
-    if (points.length > 1) {
-      const of = (column) => points.map((index) => data.curves[column][index]);
-      const line = { type: "scatter", mode: "lines+markers", x: of("step"), y: of("value"), line: { color: { "@": "1" } }, hovertemplate: "step %{x}: %{y:.6~g}<extra></extra>" };
+    curves.draw();
+  }
+
+  // The curve of a trial, of the objective that was chosen last: the parts of the panel, and what draws it.
+  let objective = null;
+  function curvesOf(trial) {
+    const lines = new Map(data.curves.flatMap(({ metric, trial: of, step, value }) => {
+      const points = of.flatMap((each, index) => (each === trial ? [index] : []));
+      return points.length > 1 ? [[metric, { x: points.map((index) => step[index]), y: points.map((index) => value[index]) }]] : [];
+    }));
+    if (!lines.size) return { parts: [], draw() {} };
+    const chosen = () => (lines.has(objective) ? objective : lines.keys().next().value);
+    const curve = make("div", { className: "curve", role: "img" });
+    const draw = () => {
+      curve.ariaLabel = `${chosen()} of trial ${trial} over its steps`;
+      const line = { type: "scatter", mode: "lines+markers", ...lines.get(chosen()), line: { color: { "@": "1" } }, hovertemplate: "step %{x}: %{y:.6~g}<extra></extra>" };
       page.plot(curve, [line], { xaxis: { title: { text: "step" } }, margin: { l: 40, r: 8, t: 8, b: 36 } });
-    }
+    };
+    if (lines.size === 1) return { parts: titled(`${chosen()} over steps`, curve), draw };
+    const menu = make("select", {}, ...[...lines.keys()].map((metric) => make("option", { textContent: metric, selected: metric === chosen() })));
+    menu.addEventListener("change", () => {
+      objective = menu.value;
+      draw();
+    });
+    return { parts: titled("Over steps", make("label", {}, "Objective ", menu), curve), draw };
   }
 
   let opener = null, open = null;

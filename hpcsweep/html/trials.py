@@ -43,7 +43,6 @@ def trials(results: Results) -> Section | None:
     rows = sort_rows(results.rows, None, minimise=results.minimise)
     order = [int(row["trial"]) for row in rows]
     data = {
-        "metric": results.metric,
         "repeats": state.repeats,
         "folder": shell_quote(str(results.folder.layout.root)),
         "columns": _columns(results, rows),
@@ -177,22 +176,30 @@ def _attempts(results: Results) -> dict[str, list[Any]]:
     }
 
 
-def _curves(results: Results, order: Sequence[int]) -> dict[str, Any]:
-    """Trial, step and value of the points, of the best trials first; `left_out` trials have more than fit."""
-    reports = objective_reports(results)
+def _curves(results: Results, order: Sequence[int]) -> list[dict[str, Any]]:
+    """Of each objective its name, and trial, step and value of the points, of the best trials first."""
+    most = CURVE_POINTS // len(results.objectives)
+    return [
+        {"metric": of.metric} | _points(results, objective, order, most=most)
+        for objective, of in enumerate(results.objectives)
+    ]
+
+
+def _points(results: Results, objective: int, order: Sequence[int], *, most: int) -> dict[str, Any]:
+    reports = objective_reports(results, objective)
     reports = subsample_points(reports[np.isfinite(reports["value"])], most=_ONE_CURVE)
     rank = {trial: place for place, trial in enumerate(order)}
     reports = reports.assign(place=reports["trial"].map(rank)).sort_values(["place", "step"], kind="stable")
-    kept = _whole_curves(reports)
+    kept = _whole_curves(reports, most)
     return {name: reports[name].to_numpy()[:kept] for name in ("trial", "step", "value")}
 
 
-def _whole_curves(reports: pd.DataFrame) -> int:
-    """So many rows are kept, no curve in part."""
-    if len(reports) <= CURVE_POINTS:
+def _whole_curves(reports: pd.DataFrame, most: int) -> int:
+    """So many rows are kept, at most `most`, and no curve in part."""
+    if len(reports) <= most:
         return len(reports)
     places = reports["place"].to_numpy()
-    return int(np.searchsorted(places, places[CURVE_POINTS], side="left"))
+    return int(np.searchsorted(places, places[most], side="left"))
 
 
 def _logs(results: Results, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

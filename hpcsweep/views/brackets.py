@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hpcsweep.core.events import Outcome
 from hpcsweep.core.models import Run, RunStatus, Trial
+from hpcsweep.core.objectives import Key
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers import SchedulerTraits, scheduler_traits
+from hpcsweep.schedulers.ranking import best_first
 from hpcsweep.views.progress import RungCount
 
 
@@ -24,7 +27,7 @@ class RunFate(enum.Enum):
 
 
 class RankedValue(NamedTuple):
-    """A configuration at a rung, by its first trial."""
+    """A configuration at a rung, by its first trial, with its value of one objective."""
 
     value: float
     trial: int
@@ -38,7 +41,8 @@ class RungResult(NamedTuple):
     runs: Sequence[tuple[Trial, Run]]
     ranked: Sequence[RankedValue]
     promoted: Sequence[int]
-    cutoff: float | None  # the worst value that was promoted
+    cutoff: float | None  # the worst value that was promoted; None where several objectives decide
+    best: float | None  # of the values
 
     @property
     def counts(self) -> RungCount:
@@ -67,25 +71,32 @@ class BracketGroup(NamedTuple):
             return f"bracket {self.brackets[0]}"
         return f"{len(self.brackets):,} brackets from {self.resources[0]:,}"
 
-    def rungs(self, state: SweepState) -> list[RungResult]:
-        """The rungs with their values as they stand now, lowest first."""
+    def rungs(self, state: SweepState, objective: int = 0) -> list[RungResult]:
+        """The rungs with the values of one objective as they stand now, lowest first."""
         top = top_resource(state)
-        sign = 1 if state.minimise else -1
+        of = state.objectives[objective]
         runs_at: dict[int, list[tuple[Trial, Run]]] = {resource: [] for resource in self.resources}
         for trial in self.trials:
             for run in trial.runs:
                 runs_at[run.resource].append((trial, run))
         results = []
         for resource, runs in runs_at.items():
-            ranked = []
+            values: dict[int, RankedValue] = {}
+            keys: dict[int, Key | None] = {}
             for trial, run in runs:
-                value = None if trial.repeat else state.value_of(trial.trial, run.rung)
+                value = None if trial.repeat else state.objective_value(trial.trial, run.rung, objective)
                 if value is not None and run.status is RunStatus.COMPLETED:
-                    ranked.append(RankedValue(value, trial.trial, fate(trial, run, top=top)))
-            ranked.sort(key=lambda each: (sign * each.value, each.trial))
+                    values[trial.trial] = RankedValue(value, trial.trial, fate(trial, run, top=top))
+                    first = state.value_of(trial.trial, run.rung)
+                    keys[trial.trial] = state.objectives.key(first, state.values_of(trial.trial, run.rung))
+            ranked = [values[trial] for trial in best_first(keys)]
             promoted = [each for each in ranked if state.trials[each.trial].runs[-1].resource > resource]
-            cutoff = promoted[-1].value if promoted else None
-            results.append(RungResult(resource, runs, ranked, [each.trial for each in promoted], cutoff))
+            front = state.objectives.has_front
+            cutoff = promoted[-1].value if promoted and not front else None
+            best = functools.reduce(of.better, (each.value for each in ranked)) if ranked else None
+            best = best if front or best is None else ranked[0].value
+            went_on = [each.trial for each in promoted]
+            results.append(RungResult(resource, runs, ranked, went_on, cutoff, best))
         return results
 
 

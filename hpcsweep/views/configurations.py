@@ -30,7 +30,7 @@ class FailedConfigurations(NamedTuple):
 
 
 class Configurations(NamedTuple):
-    """Configurations with a value, best first.
+    """Configurations with a value of one objective, best first.
 
     Attributes:
         trials: The first trial of each `(n,)`.
@@ -54,19 +54,21 @@ class Configurations(NamedTuple):
         return Configurations(trials, values, resources, configs, low, high, self.failed)
 
 
-def configurations(state: SweepState, resource: int | None = None) -> Configurations:
+def configurations(state: SweepState, resource: int | None = None, objective: int = 0) -> Configurations:
     """All configurations, those with a value and those that failed.
 
     Args:
         state: Of the sweep.
-        resource: At which values are taken; None: the newest of each, then the first is `SweepState.best`.
+        resource: At which values are taken; None: the newest of each, then the first is `SweepState.best`
+            where there is one objective.
+        objective: Whose values these are.
     """
     newest = valued_configurations(state)
     valued = newest if resource is None else _valued_at(state, resource)
-    ranges = [repeat_values(state, best.trial, best.rung) for best in valued]
-    values = np.array([best.value for best in valued], dtype=float)
+    ranges = [repeat_values(state, best.trial, best.rung, objective) for best in valued]
+    values = np.array([best.values[objective] if objective else best.value for best in valued], dtype=float)
     resources = np.array([best.resource for best in valued], dtype=np.int64)
-    order = np.lexsort((-resources, values if state.minimise else -values))
+    order = np.lexsort((-resources, state.objectives[objective].sign * values))
     return Configurations(
         np.array([best.trial for best in valued], dtype=np.int64)[order],
         values[order],
@@ -91,18 +93,26 @@ def valued_configurations(state: SweepState) -> list[Best]:
 def _valued_at(state: SweepState, resource: int) -> list[Best]:
     """Each configuration with a value at this resource, in trial order."""
     return [
-        Best(first, run.rung, value, resource, state.trials[first].config, state.repeats)
+        Best(
+            first,
+            run.rung,
+            value,
+            resource,
+            state.trials[first].config,
+            state.repeats,
+            state.values_of(first, run.rung),
+        )
         for first in first_trials(state)
         for run in state.trials[first].runs
         if run.achieved_resource == resource and (value := state.value_of(first, run.rung)) is not None
     ]
 
 
-def repeat_values(state: SweepState, first: int, rung: int) -> list[float]:
-    """The values that a mean of `SweepState.value_of` is of."""
+def repeat_values(state: SweepState, first: int, rung: int, objective: int = 0) -> list[float]:
+    """The values that a mean of `SweepState.objective_value` is of."""
     repeats = state.trials[first : first + state.repeats]
     runs = [trial.runs[rung] for trial in repeats if rung < len(trial.runs)]
-    return [run.value for run in runs if run.value is not None]
+    return [run.values[objective] if objective else run.value for run in runs if run.value is not None]
 
 
 def standard_error(state: SweepState) -> float | None:

@@ -65,9 +65,9 @@ class Analysis(NamedTuple):
 _KNOWN: WeakKeyDictionary[Results, dict[tuple[int, int], Analysis | None]] = WeakKeyDictionary()
 
 
-def importances(results: Results) -> tuple[Importance, ...]:
+def importances(results: Results, objective: int = 0) -> tuple[Importance, ...]:
     """The shares of all parameters but constants, the most important first; empty if unknown."""
-    known = analysis(results)
+    known = analysis(results, objective)
     return () if known is None else known.parameters
 
 

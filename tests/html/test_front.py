@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from hpcsweep.html.front import front
-from hpcsweep.html.importance import importance
 from hpcsweep.html.page import page
 from hpcsweep.html.pareto import pareto
 from hpcsweep.html.progress import progress
@@ -139,18 +138,6 @@ def test_the_table_of_trials_has_all_objectives_and_fronts(tmp_path: Path) -> No
     assert list(columns["trial"]) == [2, 0, 1, 3, 6, 4, 5, 7]
     assert list(columns["speed"])[:6] == [80.0, 60.0, 90.0, 80.0, 70.0, 10.0]
     assert list(columns["front"])[:6] == [1, 1, 1, 1, 2, 3]
-
-
-def test_importance_is_shown_for_each_objective(tmp_path: Path) -> None:
-    space = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in ("x", "y")}
-    configs = {trial: {"x": trial / 40, "y": trial * 17 % 40 / 40} for trial in range(40)}
-    runs = [ran(trial, config["x"] ** 2, 60.0 + config["y"]) for trial, config in configs.items()]
-    section = importance(trade_off(tmp_path, runs, space=space, configs=configs))
-    assert section is not None
-    error, speed = (block for block in section.blocks if isinstance(block, Figure))
-    assert (error.id, speed.id) == ("importance-0", "importance-1")
-    assert error.summary.startswith("For error: x 100%")
-    assert speed.summary.startswith("For speed: y 100%")
 
 
 def test_one_objective_has_the_sections_it_had(tmp_path: Path) -> None:

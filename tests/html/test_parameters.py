@@ -142,7 +142,7 @@ def momentum_first(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = {"momentum": 0.5, "lr": 0.3, "layers": 0.1, "optimizer": 0.0}
     known = tuple(Importance(name, share, 0.0, 1.0) for name, share in shares.items())
     for module in (hpcsweep.views.importance, hpcsweep.html.parameters):
-        monkeypatch.setattr(module, "importances", lambda _: known)
+        monkeypatch.setattr(module, "importances", lambda *_: known)
 
 
 @pytest.mark.usefixtures("momentum_first")

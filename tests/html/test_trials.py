@@ -86,7 +86,8 @@ def test_curves_are_those_of_the_best_trials_and_whole(tmp_path: Path, monkeypat
     for trial in range(3):
         report(results, trial, 0, {step: {"loss": float(step)} for step in range(1, 5)})
     monkeypatch.setattr(module, "CURVE_POINTS", 9)
-    curves = data(load(tmp_path))["curves"]
+    (curves,) = data(load(tmp_path))["curves"]
+    assert curves["metric"] == "loss"
     assert curves["trial"].tolist() == [2] * 4 + [1] * 4
     assert curves["step"].tolist() == [1, 2, 3, 4] * 2
 
