@@ -165,6 +165,10 @@ def near_name(name: str, names: Iterable[str]) -> str:
     return plain[close[0]] if close else ""
 
 
+#: Types of JSON values that are their own keys: nearly all values of a configuration.
+_PLAIN: Final = frozenset({int, float, str, type(None)})
+
+
 def json_key(value: Any) -> Hashable:
     """A key that is equal for equal JSON values: 1 is 1.0, but True is not 1."""
     match value:
@@ -173,7 +177,8 @@ def json_key(value: Any) -> Hashable:
         case list() | tuple():
             return ("list", *(json_key(item) for item in value))
         case dict():
-            return ("dict", frozenset((key, json_key(item)) for key, item in value.items()))
+            items = [(key, item if type(item) in _PLAIN else json_key(item)) for key, item in value.items()]
+            return ("dict", frozenset(items))
         case _:
             return value  # type: ignore[no-any-return]
 

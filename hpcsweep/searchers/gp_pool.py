@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Final
 
 import numpy as np
@@ -65,15 +66,21 @@ class CandidatePool:
         configs = fallback.complete([], WHOLE if self._whole else RANDOM, history, rng)
         if not self._whole:
             configs += self._near(best[:PARENTS], RANDOM)
-            for _ in range(ROUNDS):
-                promising = np.argsort(-self._improvement(configs), kind="stable")[:PARENTS]
-                configs += self._near(self._space.to_unit([configs[i] for i in promising]), JOINING)
-        distinct = {config_key(config): config for config in configs}
-        self._keys, self._configs = list(distinct), list(distinct.values())
-        self._free = np.ones(len(self._configs), dtype=bool)
+        self._rows: dict[Hashable, int] = {}
+        self._configs = self._distinct(configs)
         self._units = self._space.to_unit(self._configs)
         self._candidates = Candidates(samples, self._points(self._units))
-        self._factors = self._space.priors.log_factor(self._units, power=self._power)
+        self._factors = self._prior_factors(self._units)
+        for _ in range(0 if self._whole else ROUNDS):
+            promising = np.argsort(-(self._candidates.improvement() + self._factors), kind="stable")
+            joining = self._distinct(self._near(self._units[promising[:PARENTS]], JOINING))
+            if joining:
+                units = self._space.to_unit(joining)
+                self._configs += joining
+                self._units = np.concatenate([self._units, units])
+                self._candidates.extend(self._points(units))
+                self._factors = np.concatenate([self._factors, self._prior_factors(units)])
+        self._free = np.ones(len(self._configs), dtype=bool)
 
     def take(self, *, starts: int) -> Config | None:
         """The configuration of greatest expected improvement, None if there are no more.
@@ -95,7 +102,8 @@ class CandidatePool:
                     config = found[int(improved.argmax())]
         key = config_key(config)
         self._seen.add(key)
-        self._free &= [other != key for other in self._keys]
+        if key in self._rows:
+            self._free[self._rows[key]] = False
         self._candidates.add(self._points(self._space.to_unit([config]))[0])
         return dict(config)
 
@@ -128,12 +136,24 @@ class CandidatePool:
             if config_key(config) not in self._seen and self._space.satisfies_constraints(config)
         ]
 
+    def _distinct(self, configs: list[Config]) -> list[Config]:
+        """Those that are not in the pool yet, each once; their rows are next."""
+        joining: list[Config] = []
+        for config in configs:
+            key = config_key(config)
+            if key not in self._rows:
+                self._rows[key] = len(self._rows)
+                joining.append(config)
+        return joining
+
+    def _prior_factors(self, units: Floats) -> Floats:
+        return self._space.priors.log_factor(units, power=self._power)
+
     def _improvement(self, configs: list[Config]) -> Floats:
         if not configs:
             return np.empty(0)
         units = self._space.to_unit(configs)
-        factors = self._space.priors.log_factor(units, power=self._power)
-        return self._samples.at(self._points(units)) + factors
+        return self._samples.at(self._points(units)) + self._prior_factors(units)
 
     def _points(self, units: Floats) -> Floats:
         return self._features.of(units)

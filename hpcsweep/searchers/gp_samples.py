@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Final
 
@@ -14,6 +15,10 @@ from hpcsweep.searchers.gp_model import JITTER, Model, matern, scaled_distances
 
 #: How many samples stand for what is not known: the true values at noisy and at pending points.
 SAMPLES: Final = 32
+#: Blocks of rows of a triangular matrix of which the zeros beside them are left out.
+BLOCKS: Final = 4
+#: Columns up to which a product is made one by one: libraries are slow with matrices so narrow.
+NARROW: Final = 3
 #: Rows that are reserved for added points, and again whenever they are used up.
 ROOM: Final = 64
 
@@ -78,8 +83,7 @@ class PosteriorSamples:
 
     def whitened(self, covariances: Floats) -> Floats:
         """`covariances`, `(b, m)`, with the known points made independent."""
-        found: Floats = self._inverse[: self._count, : self._count] @ covariances
-        return found
+        return triangular_product(self._inverse[: self._count, : self._count], covariances)
 
     def moments(self, covariances: Floats, whitened: Floats) -> tuple[Floats, Floats]:
         """Mean of each function `(m, s)` and their common variance `(m,)`."""
@@ -120,7 +124,9 @@ class PosteriorSamples:
         by_deviation = (1 - (rates * u).sum(axis=1)) / deviation
         by_variance = np.where(variance > JITTER, by_deviation / (2 * deviation), 0.0)
         by_covariance = self._weights[:b] @ (-rates / deviation[:, None]).T
-        by_covariance -= 2 * (self._inverse[:b, :b].T @ whitened) * by_variance
+        by_covariance -= (
+            2 * by_variance * triangular_product(self._inverse[:b, :b], whitened, transposed=True)
+        )
         # d kernel / d x = -5 / 3 (1 + s) exp(-s) (x - x') / lengthscale^2.
         by_covariance *= (-5 / 3) * (1 + s) * decay
         gradient = by_covariance.sum(axis=0)[:, None] * scaled - by_covariance.T @ self._points[:b]
@@ -166,6 +172,17 @@ class Candidates:
         self._means, self._variance = samples.moments(covariances, whitened)
         self._count = len(whitened)
         self._whitened = np.concatenate([whitened, np.empty((ROOM, len(points)))])
+
+    def extend(self, points: Floats) -> None:
+        """More candidates, `(m, f)`."""
+        joining = Candidates(self._samples, points)
+        self._points = np.concatenate([self._points, points])
+        self._means = np.concatenate([self._means, joining._means])
+        self._variance = np.concatenate([self._variance, joining._variance])
+        room = len(self._whitened) - self._count
+        self._whitened = np.concatenate(
+            [self._whitened, np.pad(joining._whitened[: self._count], ((0, room), (0, 0)))], axis=1
+        )
 
     def improvement(self) -> Floats:
         """Logarithm of the expected improvement of each, `(m,)`."""
@@ -241,6 +258,22 @@ def _log_cdf(u: Floats) -> Floats:
     from scipy.special import log_ndtr
 
     found: Floats = log_ndtr(u)
+    return found
+
+
+def triangular_product(lower: Floats, columns: Floats, *, transposed: bool = False) -> Floats:
+    """A lower triangular matrix, or its transpose, `(b, b)` times `columns`, `(b, m)`: `(b, m)`."""
+    size, count = columns.shape
+    found: Floats = np.empty((size, count))
+    ends = [block * size // BLOCKS for block in range(BLOCKS + 1)]
+    for start, end in itertools.pairwise(ends):
+        within = slice(start, None) if transposed else slice(end)
+        rows = lower[within, start:end].T if transposed else lower[start:end, within]
+        if count <= NARROW:
+            for column in range(count):
+                found[start:end, column] = rows @ columns[within, column]
+        else:
+            np.matmul(rows, columns[within], out=found[start:end])
     return found
 
 

@@ -34,6 +34,7 @@ from hpcsweep.searchers.gp_samples import (
     PosteriorSamples,
     log_improvement,
     optimise_candidates,
+    triangular_product,
 )
 
 Floats = NDArray[np.float64]
@@ -301,6 +302,24 @@ def test_candidates_follow_what_is_added() -> None:
     for x in np.linspace(0.05, 0.61, ROOM + 8):  # more than there is room for at first
         candidates.add(rows(x))
     assert candidates.improvement() == pytest.approx(one.at(points), rel=1e-4)
+
+
+def test_candidates_that_join_are_judged_like_the_others() -> None:
+    one = samples(others=[[0.33]])
+    candidates = Candidates(one, rows([0.2], [0.4]))
+    candidates.add(rows(0.3))
+    candidates.extend(rows([0.62], [0.95]))
+    candidates.add(rows(0.9))
+    assert candidates.improvement() == pytest.approx(one.at(rows([0.2], [0.4], [0.62], [0.95])), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 30])
+@pytest.mark.parametrize("columns", [1, 7])
+def test_triangular_product_is_the_product(size: int, columns: int) -> None:
+    rng = default_rng(0)
+    lower, x = np.tril(rng.random((size, size))), rng.random((size, columns))
+    assert triangular_product(lower, x) == pytest.approx(lower @ x)
+    assert triangular_product(lower, x, transposed=True) == pytest.approx(lower.T @ x)
 
 
 def test_points_that_do_not_count_are_no_incumbents() -> None:
