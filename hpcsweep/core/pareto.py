@@ -19,6 +19,8 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 #: Weight of the sum beside the largest objective (Knowles 2006, equation 2).
 RHO: Final = 0.05
+#: How far directions of trade-offs are from the edges at least, in standard deviations.
+OFF_EDGE: Final = 0.15
 
 
 def nondominated(values: Floats) -> Mask:
@@ -268,9 +270,19 @@ def reference_point(
 # ---------------------------------------------------------------------- scalarisation
 
 
-def simplex_weights(count: int, objectives: int, rng: Generator) -> Floats:
-    """Weights that sum to 1, uniform on the simplex, `(count, objectives)`."""
-    weights: Floats = rng.dirichlet(np.ones(objectives), size=count)
+def trade_off_weights(count: int, objectives: int, rng: Generator) -> Floats:
+    """Weights of `tchebycheff` that sum to 1, for trade-offs all over a front, `(count, objectives)`.
+
+    With weights w a scalarisation is least where the objectives are in proportion to 1 / w. Weights drawn
+    evenly (Knowles 2006) would look for the edges of a front of three objectives most of the time, so there
+    the directions are drawn evenly, and a little away from the edges.
+    """
+    if objectives <= 2:
+        even: Floats = rng.dirichlet(np.ones(objectives), size=count)
+        return even
+    directions = np.abs(rng.standard_normal((count, objectives))) + OFF_EDGE
+    weights: Floats = 1 / directions
+    weights /= weights.sum(axis=1, keepdims=True)
     return weights
 
 

@@ -264,15 +264,26 @@ class Priors:
         """Logarithm `(n,)` of what an acquisition at `(n, d)` is multiplied by."""
         return power * self._softened(unit)
 
+    def log_factors(self, unit: Floats, *, power: float) -> Floats:
+        """What each column adds to `log_factor`, `(n, d)`."""
+        logs = np.zeros(unit.shape)
+        for column in self._columns:
+            logs[:, column] = power * self._softened_column(column, unit)
+        return logs
+
     def _softened(self, unit: Floats) -> Floats:
         """Logarithm of the density `(n,)`, that of each column mixed with an even one.
 
         The tails of a narrow normal distribution that is wrong would outweigh hundreds of results.
         """
         logs = np.zeros(len(unit))
-        for column, prior in self._columns.items():
-            believed = prior.log_density(unit[:, column])
-            logs += np.logaddexp(math.log(1 - DOUBT) + believed, math.log(DOUBT))
+        for column in self._columns:
+            logs += self._softened_column(column, unit)
+        return logs
+
+    def _softened_column(self, column: int, unit: Floats) -> Floats:
+        believed = self._columns[column].log_density(unit[:, column])
+        logs: Floats = np.logaddexp(math.log(1 - DOUBT) + believed, math.log(DOUBT))
         return logs
 
 

@@ -36,7 +36,7 @@ SEARCHERS: Final[Mapping[str, str]] = {
 }
 #: Which version of a searcher this is, where that is not 1: each change after which the same history gives
 #: other proposals raises it. Those of other packages have it as the attribute `version` of their class.
-VERSIONS: Final[Mapping[str, int]] = {"auto": 2, "gp": 2}
+VERSIONS: Final[Mapping[str, int]] = {"auto": 2, "gp": 3, "tpe": 2}
 #: What `auto` may hand over to, by the searcher that it chose.
 HANDS_OVER: Final[Mapping[str, str]] = {"gp": "tpe"}
 ENTRY_POINTS: Final = "hpcsweep.searchers"

@@ -53,8 +53,8 @@ class GP(RandomFallback):
     every observation counts at its own, moved by what training usually changes from there on, and the
     improvement is that at the largest one.
 
-    With several objectives each proposal is for another augmented Tchebycheff scalarisation of them, with
-    weights drawn at random (Knowles 2006, ParEGO); a large batch has eight of them.
+    With several objectives each proposal is for another augmented Tchebycheff scalarisation of them, scaled
+    to the front, for a trade-off drawn at random (Knowles 2006, ParEGO); a large batch has eight of them.
 
     The first `startup` configurations are a scrambled Sobol sequence, and more only while there are no
     two different values yet. Configurations of earlier sweeps and enqueued ones count. Where parameters have

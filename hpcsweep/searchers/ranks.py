@@ -39,17 +39,20 @@ def ranks(history: History) -> Floats:
 
 
 def scalarisations(history: History, count: int, rng: Generator) -> Iterator[Floats]:
-    """One value for each observation, to be minimised, `(m,)`, for each of `count` random weights.
+    """One value for each observation, to be minimised, `(m,)`, for each of `count` random trade-offs.
 
-    The augmented Tchebycheff norm (Knowles 2006, ParEGO) of objectives that are scaled to the range of what
-    is no outlier. What is beyond a bound is worse than all that is not, by how far; NaN for a failure.
+    The augmented Tchebycheff norm (Knowles 2006, ParEGO) of objectives that are scaled to the range of the
+    front. What is beyond a bound is worse than all that is not, by how far; NaN for a failure.
     """
     points, violations = history.points, history.violations
     valued = ~np.isnan(points[:, 0])
-    low = points[valued].min(axis=0)
-    high = pareto.reference_point(points[valued], violations[valued])
+    of, beyond = points[valued], violations[valued]
+    front = of[pareto.front(of, beyond)]
+    low, high = front.min(axis=0), front.max(axis=0)
+    # Where the front has but one value, by the range of what is no outlier.
+    high = np.where(high > low, high, pareto.reference_point(of, beyond))
     scaled = (points - low) / np.maximum(high - low, 1e-300)
-    for weights in pareto.simplex_weights(count, points.shape[1], rng):
+    for weights in pareto.trade_off_weights(count, points.shape[1], rng):
         values = pareto.tchebycheff(scaled, weights)
         feasible = valued & (violations <= 0)
         worst = values[feasible].max() if feasible.any() else 0.0

@@ -17,6 +17,7 @@ from hpcsweep.core.priors import draw_probability
 from hpcsweep.core.text import format_value
 from hpcsweep.searchers.random import RandomFallback, config_key
 from hpcsweep.searchers.ranks import ranks
+from hpcsweep.searchers.tpe_columns import ColumnPicker
 from hpcsweep.searchers.tpe_density import Columns, ParzenEstimator, Points, normal_cdf
 
 #: Good observations at most.
@@ -33,6 +34,10 @@ MOST_CANDIDATES: Final = 8192
 MOST_DRAWS: Final = 64
 
 
+#: Times that proposals by columns are made for those that were not new or not within the constraints.
+ROUNDS: Final = 4
+
+
 class TPE(RandomFallback):
     """Tree-structured Parzen estimator (Bergstra et al. 2011), multivariate as in BOHB (Falkner et al. 2018).
 
@@ -43,7 +48,7 @@ class TPE(RandomFallback):
       the less the older they are, but for the newest 25.
     - Failures are the worst of all, never good, whatever they had reached at lower resources.
     - With several objectives the good ones are the first by non-dominated sorting, feasible ones before
-      others (Ozaki et al. 2020, MOTPE).
+      others, and each column is chosen by itself (Ozaki et al. 2020, MOTPE; `tpe_columns`).
     - Pending configurations and those just proposed in the same call are bad, so that a batch spreads.
     - Inactive parameters carry no evidence.
     - Where trials are trained to several resources, observations at the largest one that d + 1
@@ -111,6 +116,9 @@ class TPE(RandomFallback):
             modelled -= int(rng.binomial(modelled, self._share))
         priors = history.space.priors
         power = priors.exponent(history.X, history.values, history.resources) if priors else 0.0
+        if len(history.objectives) > 1:
+            given = self._by_columns(modelled, columns, good, bad, history, rng, power=power)
+            return self.complete(given, n, history, rng)
         candidates = self._drawn(modelled, good, history, rng, priors=power > 0) if modelled else []
         if not candidates:
             return self.complete([], n, history, rng)
@@ -180,6 +188,46 @@ class TPE(RandomFallback):
                     found[key] = config
             drawn += count
         return list(found.values())[:wanted]
+
+    def _by_columns(
+        self,
+        n: int,
+        columns: Columns,
+        good: ParzenEstimator,
+        bad: ParzenEstimator,
+        history: History,
+        rng: Generator,
+        *,
+        power: float,
+    ) -> list[Config]:
+        """At most `n` proposals, each column of which is chosen by itself: new, within the constraints."""
+        space, seen = history.space, self._seen.keys(history.configs)
+
+        def draw(count: int) -> Floats:
+            unit = good.sample_marginals(count, rng)
+            if power:
+                believed = rng.random(count) < draw_probability(history.known)
+                unit[believed] = space.priors.draw(int(believed.sum()), rng)
+            return unit
+
+        picker = ColumnPicker(
+            columns,
+            good,
+            bad,
+            candidates=max(2, min(self._candidates, MOST_CANDIDATES // max(1, n))),
+            draw=draw,
+            log_factors=(lambda unit: space.priors.log_factors(unit, power=power)) if power else None,
+        )
+        found: dict[Hashable, Config] = {}
+        for _ in range(ROUNDS):
+            if len(found) == n:
+                break
+            besides = space.to_unit(list(found.values()))
+            for config in space.from_unit(picker.pick(n - len(found), besides=besides)):
+                key = config_key(config)
+                if key not in seen and space.satisfies_constraints(config):
+                    found[key] = config
+        return list(found.values())
 
 
 def _several_resources(history: History) -> bool:

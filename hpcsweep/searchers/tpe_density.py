@@ -191,19 +191,45 @@ class ParzenEstimator:
         logs = np.where(active, np.log(kernel), 0.0)
         return np.vstack([logs, np.zeros((1, len(centre)))])
 
+    def log_marginals(self, points: Points) -> Floats:
+        """Logarithm of the density of each column alone at each point, `(n, d)`."""
+        tables = {column: (cell, self._table(column, low, high)) for column, low, high, cell in points.tables}
+        found = np.empty(points.unit.shape)
+        for column in range(len(self._columns)):
+            for start in range(0, len(found), _CHUNK):
+                rows = slice(start, start + _CHUNK)
+                plain, unit = points.plain[rows, column, None], points.unit[rows, column, None]
+                a, b, c = (factor[:, column] for factor in (self._a, self._b, self._c))
+                kernels = np.exp(np.where(plain, (a * unit + b) * unit + c, 0.0))
+                if column in tables:
+                    cell, table = tables[column]
+                    kernels *= np.exp(table)[cell[rows]]
+                found[rows, column] = kernels @ self._weights
+        logs: Floats = np.log(np.maximum(found, 1e-300))
+        return logs
+
     def sample(self, n: int, rng: Generator) -> Floats:
         """Draw positions `(n, d)`; uniform in columns where the kernel that was drawn is inactive."""
-        kernel = rng.choice(len(self._weights), size=n, p=self._weights)
-        uniform = rng.random((n, len(self._columns)))
-        centre, width = self._centres[kernel], self._widths[kernel]
-        below, above = (table[kernel] for table in self._inside)
+        return self._draw(rng.choice(len(self._weights), size=(n, 1), p=self._weights), rng)
+
+    def sample_marginals(self, n: int, rng: Generator) -> Floats:
+        """Draw positions `(n, d)`, in each column from a kernel of its own."""
+        size = (n, len(self._columns))
+        return self._draw(rng.choice(len(self._weights), size=size, p=self._weights), rng)
+
+    def _draw(self, kernel: Ints, rng: Generator) -> Floats:
+        """From these kernels, `(n, d)`, or `(n, 1)` for one in all columns."""
+        every = np.arange(len(self._columns))
+        uniform = rng.random((len(kernel), len(every)))
+        centre, width = self._centres[kernel, every], self._widths[kernel, every]
+        below, above = (table[kernel, every] for table in self._inside)
         drawn = centre + width * np.interp(below + uniform * (above - below), _PHI, _GRID)
         for column, values in enumerate(self._columns.choices):
             if values:
                 redrawn = self._redrawn[column]
                 new = uniform[:, column] < redrawn
                 drawn[:, column] = np.where(new, uniform[:, column] / redrawn, centre[:, column])
-        drawn = np.where(self._active[kernel], drawn, uniform)
+        drawn = np.where(self._active[kernel, every], drawn, uniform)
         return np.clip(drawn, 0.0, 1.0)
 
 

@@ -110,10 +110,17 @@ def test_the_reference_point_is_a_bound_or_a_tenth_beyond_what_is_no_outlier() -
     assert pareto.reference_point(values, infeasible).tolist() == pytest.approx([2.2, 11.2])
 
 
-def test_weights_are_uniform_on_the_simplex_and_tchebycheff_takes_the_worst() -> None:
-    weights = pareto.simplex_weights(4000, 3, default_rng(0))
-    assert weights.sum(axis=1) == pytest.approx(np.ones(4000))
-    assert weights.mean(axis=0) == pytest.approx(np.full(3, 1 / 3), abs=0.02)
+def test_trade_offs_cover_a_front_and_tchebycheff_takes_the_worst() -> None:
+    weights = pareto.trade_off_weights(500, 3, default_rng(0))
+    assert weights.sum(axis=1) == pytest.approx(np.ones(500))
+    two = pareto.trade_off_weights(4000, 2, default_rng(0))[:, 0]
+    assert np.histogram(two, bins=5, range=(0, 1))[0] / 4000 == pytest.approx(np.full(5, 0.2), abs=0.03)
+    sphere = np.abs(default_rng(1).standard_normal((500, 3)))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    best = sphere[[pareto.tchebycheff(sphere, each).argmin() for each in weights]]
+    octants = np.argsort(best, axis=1) @ [9, 3, 1]  # which is largest, which is next
+    assert np.unique(octants, return_counts=True)[1].min() > 500 / 6 / 2
+    assert len(np.unique(best, axis=0)) > 150
     values = np.array([[0.0, 1.0], [0.5, 0.5]])
     scalars = pareto.tchebycheff(values, np.array([0.2, 0.8]))
     assert scalars.tolist() == pytest.approx([0.8 + 0.05 * 0.8, 0.4 + 0.05 * 0.5])

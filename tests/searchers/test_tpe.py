@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
+from hpcsweep.core.objectives import Objective, Objectives
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
 from hpcsweep.searchers.random import Random, RandomFallback, config_key
 from hpcsweep.searchers.tpe import MISMATCH, TPE, LocalPenalisation
@@ -91,7 +92,9 @@ def test_density_integrates_to_1(domain: Float | Int | Ordinal | Choice, centres
         assert high[-1] == pytest.approx(1)
         assert low[1:] == pytest.approx(high[:-1])
         volumes = high - low
-    densities = np.exp(mixture.log_density(Points(columns, grid[:, None])))
+    points = Points(columns, grid[:, None])
+    densities = np.exp(mixture.log_density(points))
+    assert np.exp(mixture.log_marginals(points)[:, 0]) == pytest.approx(densities)
     assert (densities * volumes).sum() == pytest.approx(1, abs=2e-3)
 
 
@@ -105,6 +108,18 @@ def test_draws_follow_the_density() -> None:
     keys = [config_key(config) for config in drawn]
     shares = np.array([keys.count(config_key(config)) for config in every]) / len(keys)
     assert shares == pytest.approx(expected, abs=0.01)
+
+
+def test_marginals_are_those_of_each_column_alone() -> None:
+    centres = MIXED.to_unit(MIXED.sample(9, default_rng(0)))
+    columns, mixture = density(MIXED, centres.tolist())
+    drawn = mixture.sample_marginals(300, default_rng(1))
+    found = mixture.log_marginals(Points(columns, drawn))
+    for column in (0, 1, 5):  # nowhere inactive
+        alone = Space((MIXED.columns[column],))
+        columns, single = density(alone, centres[:, [column]].tolist())
+        expected = single.log_density(Points(columns, drawn[:, [column]]))
+        assert found[:, column] == pytest.approx(expected)
 
 
 def test_parameters_of_a_product_kernel_go_together() -> None:
@@ -201,6 +216,37 @@ def test_batch_of_256_is_distinct_new_and_spread() -> None:
         return float(np.median(between.min(axis=1)))
 
     assert nearest(MIXED.to_unit(batch[:64])) > nearest(MIXED.to_unit(one_by_one))
+
+
+def fronts(space: Space, configs: list[Config]) -> History:
+    """The first objective wants x small and the second wants it large; both want y in the middle."""
+    objectives = Objectives([Objective("first"), Objective("second")])
+    known = History(space, objectives=objectives)
+    for config in configs:
+        off = abs(config["y"] - 0.5)
+        values = (config["x"] + off, 1 - config["x"] + off)
+        known.observe(known.add(config), values[0], 1, key=(0.0, *values))
+    return known
+
+
+def test_with_several_objectives_columns_that_agree_are_found_and_others_stay_spread() -> None:
+    plane = Space((*LINE.columns, Parameter("y", Float(0.0, 1.0))))
+    known = fronts(plane, plane.sample(60, default_rng(0)))
+    batch = TPE().ask(64, known, default_rng(0))
+    x, y = (np.array([config[name] for config in batch]) for name in ("x", "y"))
+    assert np.median(abs(y - 0.5)) < 0.15 < 0.25 < np.ptp(np.quantile(x, [0.25, 0.75]))
+    assert len(np.unique(np.floor(20 * x))) > 12
+
+
+def test_with_several_objectives_constraints_are_kept_and_nothing_is_tried_twice() -> None:
+    cells = Space(
+        (Parameter("x", Int(0, 5)), Parameter("y", Ordinal((0.1, 0.3, 0.5, 0.7)))),
+        (Expression("x != 2"),),
+    )
+    known = fronts(cells, list(cells.grid())[:12])
+    batch = TPE().ask(8, known, default_rng(0))
+    assert len({config_key(config) for config in [*batch, *known.configs]}) == 20
+    assert all(config["x"] != 2 for config in batch)
 
 
 def test_failures_are_the_worst() -> None:

@@ -29,8 +29,8 @@ PROPOSALS: Final = {
     "random": (1, "da1bc202711e"),
     "grid": (1, "050d95372c35"),
     "sobol": (1, "8eec8c01c17f"),
-    "tpe": (1, "56593f8b922f"),
-    "gp": (2, "3a085362303a"),
+    "tpe": (2, "56593f8b922f"),
+    "gp": (3, "767c2ac8e969"),
     "evolution": (1, "b63497b2e69d"),
 }
 
