@@ -18,6 +18,9 @@ none takes less than one.
 Several objectives (`--part objectives`): the median hypervolume after 100 and 200 evaluations of the problems
 in `benchmarks.front_problems`, beside Optuna's samplers for several objectives.
 
+Rungs with several objectives (`--part rungs`): the share of the best hypervolume over time, on the learning
+curves of `benchmarks.quality_front_curves`.
+
 `before:gp` is the searcher `gp` of an earlier version, whose files are in the folder `--before`, for example
 by `git worktree add ../earlier v0.1.0`.
 
@@ -26,7 +29,7 @@ soon, and after all evaluations.
 
 A figure that is not reached is printed so. All of it takes long; `--save FILE` keeps each result as soon
 as it is there, and `--load FILE` takes those that are kept in place of computing them, so that it can
-be done in pieces.
+be done in pieces. Each row says of how many seeds it is.
 """
 
 from __future__ import annotations
@@ -56,12 +59,14 @@ from benchmarks.quality_curves import (
     full_training,
     time_to_target,
 )
+from benchmarks.quality_front_curves import FRONT_CURVES, print_shares, shares
+from benchmarks.quality_front_curves import METHODS as FRONT_METHODS
 from benchmarks.quality_fronts import (
     CHECKED,
     FRONT_SEARCHERS,
     PEERS,
     Cell,
-    hypervolume_of,
+    hypervolumes,
     print_fronts,
 )
 from benchmarks.quality_functions import OPTUNA, regret
@@ -98,13 +103,15 @@ class Result(msgspec.Struct, frozen=True):
     """What came of it.
 
     Attributes:
-        value: Regret, or virtual seconds to the target; None if that was never reached.
+        value: Regret, hypervolume, or virtual seconds to the target; None if that was never reached.
         cpu_s: What it cost to find out.
+        checked: Hypervolumes after each of `CHECKED` evaluations; with rungs, shares over time.
     """
 
     task: Task
     value: float | None
     cpu_s: float
+    checked: tuple[float, ...] = ()
 
 
 def run_task(task: Task) -> Result:
@@ -112,28 +119,37 @@ def run_task(task: Task) -> Result:
     start = time.process_time()
     method = task.method.removeprefix(BEFORE)
     value: float | None
+    checked: tuple[float, ...] = ()
     if task.problem in FRONTS:
-        value = hypervolume_of(
+        checked = hypervolumes(
             task.problem, method, batch=task.batch, evaluations=task.evaluations, seed=task.seed
         )
+        value = checked[-1]
+    elif task.problem in FRONT_CURVES:
+        checked = shares(task.problem, method, seed=task.seed)
+        value = checked[-1]
     elif task.problem in FUNCTIONS:
         value = regret(task.problem, method, batch=task.batch, evaluations=task.evaluations, seed=task.seed)
     else:
         value = time_to_target(task.problem, method, seed=task.seed, full=task.full)
-    return Result(task, None if value == float("inf") else value, time.process_time() - start)
+    cpu_s = time.process_time() - start
+    return Result(task, None if value == float("inf") else value, cpu_s, checked)
 
 
 def run_tasks(
     tasks: Sequence[Task], *, load: Sequence[Path], save: Path | None, jobs: int, before: Path | None = None
 ) -> Iterator[Result]:
-    """The result of each task, those that are kept first; new ones are saved as they come."""
+    """The result of each task, those that are kept first; new ones are saved as they come.
+
+    With 0 `jobs` only those that are kept.
+    """
     known = {
         found.task: found
         for path in load
         for found in map(msgspec.json.Decoder(Result).decode, path.read_bytes().splitlines())
     }
     yield from (known[task] for task in tasks if task in known)
-    left = [task for task in tasks if task not in known]
+    left = [task for task in tasks if task not in known] if jobs else []
     earlier = [task for task in left if task.method.startswith(BEFORE)]
     for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(threads, "1")  # the processes below are the parallel ones
@@ -215,10 +231,10 @@ def print_priors(options: argparse.Namespace) -> bool:
     for searcher in options.searchers or SEARCHERS:
         table = Table()
         for task in tasks:
-            if task.method.partition("+")[0] == searcher:
+            if task in by_task and task.method.partition("+")[0] == searcher:
                 one, problem = by_task[task], f"{task.problem} after {task.evaluations}"
                 table.add(problem, task.batch, task.method, value=one.value, cpu_s=one.cpu_s)
-        print_table(table, what=f"Median regret, {options.seeds} seeds", baseline=searcher)
+        print_table(table, what="Median regret", baseline=searcher)
         soon, late = (f" after {n}" for n in (min(SOON, options.evaluations), options.evaluations))
         for verdict in prior_verdicts(table, searcher, soon=soon, late=late):
             print(verdict)
@@ -229,11 +245,10 @@ def print_priors(options: argparse.Namespace) -> bool:
 def front_tasks(options: argparse.Namespace) -> list[Task]:
     """All sweeps with several objectives."""
     return [
-        Task(problem, method, batch, evaluations, seed)
+        Task(problem, method, batch, CHECKED[-1], seed)
         for seed in range(options.seeds)
         for problem in FRONTS
         for batch in options.batches
-        for evaluations in CHECKED
         for method in options.searchers or [*FRONT_SEARCHERS, *PEERS]
     ]
 
@@ -242,13 +257,32 @@ def main_fronts(options: argparse.Namespace) -> int:
     """Print the table of several objectives; 1 if its figure is not reached."""
     tasks = front_tasks(options)
     values: dict[Cell, list[float]] = {
-        Cell(task.problem, task.batch, task.evaluations, task.method): [] for task in tasks
+        Cell(task.problem, task.batch, evaluations, task.method): []
+        for task in tasks
+        for evaluations in CHECKED
     }
     for found in run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs):
         task = found.task
-        assert found.value is not None
-        values[Cell(task.problem, task.batch, task.evaluations, task.method)].append(found.value)
+        for evaluations, hypervolume in zip(CHECKED, found.checked, strict=True):
+            values[Cell(task.problem, task.batch, evaluations, task.method)].append(hypervolume)
     return 0 if print_fronts(values) else 1
+
+
+def main_rungs(options: argparse.Namespace) -> int:
+    """Print the table of learning curves with several objectives; 1 if its figure is not reached."""
+    tasks = [
+        Task(problem, method, WORKERS, 0, seed)
+        for seed in range(options.seeds)
+        for problem in FRONT_CURVES
+        for method in FRONT_METHODS
+        if options.searchers is None or method.partition("+")[0] in options.searchers
+    ]
+    found: dict[tuple[str, str], list[tuple[float, ...]]] = {
+        (task.problem, task.method): [] for task in tasks
+    }
+    for one in run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs):
+        found[one.task.problem, one.task.method].append(one.checked)
+    return 0 if print_shares(found) else 1
 
 
 def main() -> int:
@@ -256,6 +290,8 @@ def main() -> int:
     options = argument_parser().parse_args()
     if options.part == "objectives":
         return main_fronts(options)
+    if options.part == "rungs":
+        return main_rungs(options)
     reached = True
     for part in ("functions", "curves", "trainings", "priors") if options.part == "all" else (options.part,):
         if part == "priors":
@@ -268,9 +304,8 @@ def main() -> int:
         )
         by_task = {result.task: result for result in found}
         table = Table()
-        for task in tasks:
-            one = by_task[task]
-            value = one.value
+        for one in (by_task[task] for task in tasks if task in by_task):
+            task, value = one.task, one.value
             if full and value is not None:
                 value /= full_training(task.problem, task.seed)
             table.add(task.problem, task.batch, task.method, value=value, cpu_s=one.cpu_s)
@@ -283,7 +318,7 @@ def main() -> int:
         else:
             what, baseline = "Median virtual seconds to the best 0.1 % at any resource", "random+fifo"
             verdicts = curve_verdicts(table)
-        print_table(table, what=f"{what}, {options.seeds} seeds", baseline=baseline)
+        print_table(table, what=what, baseline=baseline)
         for verdict in verdicts:
             print(verdict)
             reached = reached and verdict.reached is not False
@@ -316,7 +351,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__, **known)
     parser.add_argument(
         "--part",
-        choices=("functions", "curves", "trainings", "priors", "objectives", "all"),
+        choices=("functions", "curves", "trainings", "priors", "objectives", "rungs", "all"),
         default="functions",
     )
     parser.add_argument("--seeds", type=int, default=20, help="so many sweeps of each kind, from seed 0")
@@ -336,7 +371,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--evaluations", type=int, default=160, help="of each function in one sweep")
     parser.add_argument("--optuna", action="store_true", help="Optuna's GPSampler and CmaEsSampler as well")
     parser.add_argument("--before", type=Path, metavar="DIR", help="files of an earlier version")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; 0 prints what is loaded")
     parser.add_argument("--save", type=Path, metavar="FILE", help="append each new result, a JSON line")
     parser.add_argument("--load", type=Path, nargs="+", default=[], metavar="FILE", help="results to take")
     return parser

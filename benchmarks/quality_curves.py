@@ -24,6 +24,7 @@ from numpy.random import default_rng
 from benchmarks.problems import Curves, hartmann_curves, power_law
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, RunId, TrialCreated, TrialPromoted
 from hpcsweep.core.history import History
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.protocols import Decision, Promote, Scheduler, Searcher, Start
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
@@ -138,7 +139,14 @@ class Sweep:
     """
 
     def __init__(
-        self, curves: Curves, scheduler: Scheduler, searcher: Searcher, *, seed: int, workers: int = WORKERS
+        self,
+        curves: Curves,
+        scheduler: Scheduler,
+        searcher: Searcher,
+        *,
+        seed: int,
+        workers: int = WORKERS,
+        objectives: Objectives | None = None,
     ) -> None:
         self.now = 0.0
         self.best = math.inf
@@ -148,7 +156,7 @@ class Sweep:
         self._searcher = searcher
         self._seed = seed
         self._workers = workers
-        self._history = History(curves.space)
+        self._history = History(curves.space, objectives=objectives or Objectives.single())
         self._resources: list[list[int]] = []  # of each trial's runs
         self._waiting: deque[RunId] = deque()
         self._running: list[tuple[float, RunId]] = []

@@ -1,4 +1,4 @@
-"""Hypervolume of a searcher, or of a sampler of Optuna, after so many evaluations of several objectives."""
+"""Hypervolume that a searcher, or a sampler of Optuna, reaches with several objectives."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hpcsweep.searchers import make_searcher
 
 #: After so many evaluations the hypervolume is looked at.
 CHECKED: Final = (100, 200)
-#: Ours and theirs, and what level means: medians within noise.
-FRONT_SEARCHERS: Final = ("random", "sobol", "evolution", "tpe", "gp", "auto")
+#: Ours and theirs, and what level means: medians within noise. `auto` is `gp` on all these problems.
+FRONT_SEARCHERS: Final = ("random", "sobol", "evolution", "tpe", "auto")
 PEERS: Final = tuple(f"{OPTUNA}{name}" for name in ("NSGAIISampler", "TPESampler", "GPSampler"))
 NOISE: Final = 1.05
 
@@ -38,11 +38,14 @@ class Cell(NamedTuple):
 
 
 def print_fronts(found: Mapping[Cell, Sequence[float]]) -> bool:
-    """Print the medians, and whether `auto` is level with the best peer in each cell and ahead in half."""
+    """Print the medians, and whether `auto` is level with the best peer in each cell and ahead in half.
+
+    A cell of fewer seeds than the row has says of how many.
+    """
     methods = list(dict.fromkeys(cell.method for cell in found))
-    print("Median hypervolume (larger is better)\n")
-    print("| problem, batch, evaluations | " + " | ".join(methods) + " |")
-    print("| --- |" + " --- |" * len(methods))
+    print("Median hypervolume (larger is better); in brackets the seeds of a cell that has fewer\n")
+    print("| problem, batch, evaluations | seeds | " + " | ".join(methods) + " |")
+    print("| --- | --- |" + " --- |" * len(methods))
     level = ahead = cells = 0
     for problem, batch, evaluations in dict.fromkeys(cell[:3] for cell in found):
         medians = {
@@ -50,8 +53,17 @@ def print_fronts(found: Mapping[Cell, Sequence[float]]) -> bool:
             for method in methods
             if (values := found.get(Cell(problem, batch, evaluations, method)))
         }
-        row = (f"{medians[method]:.4g}" if method in medians else "" for method in methods)
-        print(f"| {problem}, {batch}, {evaluations} | " + " | ".join(row) + " |")
+        if not medians:
+            continue
+        seeds = {method: len(found[Cell(problem, batch, evaluations, method)]) for method in medians}
+        most = max(seeds.values())
+        row = (
+            f"{medians[method]:.4g}" + (f" ({seeds[method]})" if seeds[method] < most else "")
+            if method in medians
+            else "-"
+            for method in methods
+        )
+        print(f"| {problem}, {batch}, {evaluations} | {most} | " + " | ".join(row) + " |")
         peers = [value for method, value in medians.items() if method in PEERS]
         if peers and "auto" in medians:
             cells += 1
@@ -64,15 +76,18 @@ def print_fronts(found: Mapping[Cell, Sequence[float]]) -> bool:
     return reached or not cells
 
 
-def hypervolume_of(name: str, method: str, *, batch: int, evaluations: int, seed: int) -> float:
-    """After so many evaluations; every batch is evaluated before the next is asked for."""
+def hypervolumes(
+    name: str, method: str, *, batch: int, evaluations: int, seed: int, checked: Sequence[int] = CHECKED
+) -> tuple[float, ...]:
+    """Of one sweep after each of `checked` evaluations; a batch is evaluated before the next is asked for."""
     problem = FRONTS[name]
     if method.startswith(OPTUNA):
         sampler = method.removeprefix(OPTUNA)
         values = _optuna_values(problem, sampler, batch=batch, evaluations=evaluations, seed=seed)
     else:
         values = _our_values(problem, method, batch=batch, evaluations=evaluations, seed=seed)
-    return pareto.hypervolume(np.array(values), np.array(problem.reference))
+    reference = np.array(problem.reference)
+    return tuple(pareto.hypervolume(np.array(values[:count]), reference) for count in checked)
 
 
 def _our_values(problem: FrontProblem, method: str, *, batch: int, evaluations: int, seed: int) -> Points:

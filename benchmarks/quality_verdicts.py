@@ -46,6 +46,10 @@ class Table:
         values = self._values.get((problem, batch, method))
         return median(values) if values else None
 
+    def seeds(self, problem: str, batch: int, method: str) -> int:
+        """How many values there are."""
+        return len(self._values.get((problem, batch, method), ()))
+
     def ratio(self, problem: str, batch: int, method: str, to: str) -> float | None:
         """Of two medians; None if one of them was not measured, or both are infinite."""
         mine, other = self.median(problem, batch, method), self.median(problem, batch, to)
@@ -59,25 +63,32 @@ class Table:
 
 
 def print_table(table: Table, *, what: str, baseline: str) -> None:
-    """Print the medians by problem, batch and method, with their ratios to those of `baseline`."""
+    """Print the medians by problem, batch and method, with their ratios to those of `baseline`.
+
+    Each row says of how many seeds it is, and a cell that has fewer says so.
+    """
     width = max(18, *(len(method) + 2 for method in table.methods))
-    print(f"{what}; in brackets its ratio to {baseline}")
+    print(f"{what}; in brackets its ratio to {baseline}, and the seeds where they are fewer than the row's")
     for batch in sorted(table.batches):
-        print(f"\n{f'at a time: {batch}':<20}" + "".join(f"{method:>{width}}" for method in table.methods))
+        heads = "".join(f"{method:>{width}}" for method in table.methods)
+        print(f"\n{f'at a time: {batch}':<20} seeds{heads}")
         for problem in table.problems:
-            cells = (_cell(table, problem, batch, method, baseline) for method in table.methods)
-            print(f"{problem:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
+            most = max(table.seeds(problem, batch, method) for method in table.methods)
+            cells = (_cell(table, problem, batch, method, baseline, most=most) for method in table.methods)
+            print(f"{problem:<20} {most:>5}" + "".join(f"{cell:>{width}}" for cell in cells))
         means = (_mean(table, batch, method, baseline) for method in table.methods)
-        print(f"{'geometric mean':<20}" + "".join(f"{mean:>{width}}" for mean in means))
+        print(f"{'geometric mean':<26}" + "".join(f"{mean:>{width}}" for mean in means))
     costs = (f"{table.cpu_s(method):.0f}" for method in table.methods)
-    print(f"\n{'CPU s in all':<20}" + "".join(f"{cost:>{width}}" for cost in costs) + "\n")
+    print(f"\n{'CPU s in all':<26}" + "".join(f"{cost:>{width}}" for cost in costs) + "\n")
 
 
-def _cell(table: Table, problem: str, batch: int, method: str, baseline: str) -> str:
+def _cell(table: Table, problem: str, batch: int, method: str, baseline: str, *, most: int) -> str:
     found, ratio = table.median(problem, batch, method), table.ratio(problem, batch, method, baseline)
     if found is None:
         return "-"
-    return f"{found:.3g} ({'-' if ratio is None else _format_ratio(ratio)})"
+    seeds = table.seeds(problem, batch, method)
+    fewer = f" [{seeds}]" if seeds < most else ""
+    return f"{found:.3g} ({'-' if ratio is None else _format_ratio(ratio)}){fewer}"
 
 
 def _mean(table: Table, batch: int, method: str, baseline: str) -> str:

@@ -195,13 +195,15 @@ def test_verdicts_on_learning_curves_want_every_problem() -> None:
 
 def test_the_table_shows_medians_and_ratios(capsys: pytest.CaptureFixture[str]) -> None:
     table = table_of(16, {"branin": {"random": 8.0, "tpe": 2.0}, "levy": {"random": 1.0}})
+    table.add("branin", 16, "tpe", value=2.0)
     print_table(table, what="Median regret", baseline="random")
     first, *rest = capsys.readouterr().out.splitlines()
-    assert first == "Median regret; in brackets its ratio to random"
+    told = "in brackets its ratio to random, and the seeds where they are fewer than the row's"
+    assert first == f"Median regret; {told}"
     assert [line.split() for line in rest if line] == [
-        ["at", "a", "time:", "16", "random", "tpe"],
-        ["branin", "8", "(1.00)", "2", "(0.25)"],
-        ["levy", "1", "(1.00)", "-"],
+        ["at", "a", "time:", "16", "seeds", "random", "tpe"],
+        ["branin", "4", "8", "(1.00)", "[3]", "2", "(0.25)"],
+        ["levy", "3", "1", "(1.00)", "-"],
         ["geometric", "mean", "(1.00)", "(0.25)"],
         ["CPU", "s", "in", "all", "0", "0"],
     ]
