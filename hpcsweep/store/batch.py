@@ -276,7 +276,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         message: Last line of the error, empty when completed.
         failure: Set if the outcome is `failed`.
         warning: What its user should change although it may have ended well; one sentence.
-        peak_mib: The most memory that its processes held at a time, 0 where unknown.
+        peak_mib: The most memory that its processes held at a time on one node, 0 where unknown.
         unit_seconds: Wall time of each step between the first and the last report, 0 where unknown.
         host_memory: It ran out of main memory, not of that of a GPU.
         suggestions: What an objective of Optuna suggested otherwise than its configuration has it.

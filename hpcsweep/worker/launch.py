@@ -43,6 +43,7 @@ from hpcsweep.worker.ranks import (
     first_failure,
     launcher_arguments,
     lost_ranks,
+    measured_mib,
     write_plan,
 )
 from hpcsweep.worker.warm import WarmProcess
@@ -213,6 +214,7 @@ class Launch:
             log=str(self._log),
             log_limit_mib=program.log_limit_mib,
             python=sys.executable,
+            mark=f"{RUN_VARIABLE}={self._environ[RUN_VARIABLE]}",
         )
         self.how = f"{plural(plan.size, 'rank')} by {plan.launcher}, at {plan.address}:{plan.port}"
         Path(self.file.agreed_file).touch()
@@ -232,6 +234,11 @@ class Launch:
     def lost_ranks(self) -> list[int]:
         """Those of other nodes that are gone without a word."""
         return lost_ranks(self._plan) if self._plan is not None else []
+
+    @property
+    def peak_mib_elsewhere(self) -> int:
+        """The most memory that the run held on another node; 0 where there is none, or nothing is known."""
+        return measured_mib(self._plan) if self._plan is not None else 0
 
     def put_back(self) -> None:
         """Have the program find what it keeps as it is in the checkpoint that it goes on from.

@@ -227,12 +227,7 @@ class Child:
     def _is_ours(self, pid: int) -> bool:
         if pid == os.getpid():
             return False
-        if _group_of(pid) == self.pid:
-            return True
-        try:
-            return self._mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            return False
+        return _group_of(pid) == self.pid or _is_marked(pid, self._mark)
 
 
 def die_with_parent() -> None:
@@ -252,6 +247,18 @@ def adopting() -> Iterator[None]:
 
 def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def marked(mark: str) -> list[int]:
+    """Processes of this node that were started with this variable, as `NAME=value`, this one included."""
+    return [pid for pid in _processes() if _is_marked(pid, mark.encode())]
+
+
+def _is_marked(pid: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _group_of(pid: int) -> int | None:

@@ -23,7 +23,7 @@ from hpcsweep.store.excerpts import excerpt
 from hpcsweep.store.files import write_atomic
 from hpcsweep.store.layout import rank_log
 from hpcsweep.worker.entrypoint import ChildError
-from hpcsweep.worker.process import Child, RunLog, die_with_parent, oom_kills
+from hpcsweep.worker.process import Child, RunLog, die_with_parent, marked, oom_kills
 from hpcsweep.worker.ranks import (
     FAILED,
     RANK_VARIABLES,
@@ -34,6 +34,7 @@ from hpcsweep.worker.ranks import (
     read_plan,
 )
 from hpcsweep.worker.signals import Signals
+from hpcsweep.worker.usage import MemoryMeter
 
 #: Process id of what starts the ranks of a node, unless the cluster does.
 PARENT_VARIABLE: Final = "HPCSWEEP_RANK_PARENT"
@@ -120,6 +121,10 @@ class Rank:
         self._kill_at: float | None = None
         self._ended_by_us = False
         self._oom_kills = oom_kills()
+        #: Of all that the run has on this node; the worker sees to the first one.
+        self._meter: MemoryMeter | None = None
+        if place.node and not place.local:
+            self._meter = MemoryMeter(lambda: marked(plan.mark))
         argv = [str(plan.ending_of(place.rank)) if each == plan.ending else each for each in plan.argv]
         self._pipe, write_end = os.pipe()
         os.set_blocking(self._pipe, False)
@@ -137,6 +142,8 @@ class Rank:
         """Until the program has ended; its exit status."""
         look_at = 0.0
         while not self._child.exited or self._is_leaving:
+            if self._meter is not None:  # not between the end of the program and the note of when that was
+                self._meter.sample()
             self._wait(signals)
             for signum in signals.take():  # from the cluster, or a launcher that ends the others
                 self._tell(WARN if signum is signal.SIGUSR2 else STOP)
@@ -153,8 +160,9 @@ class Rank:
         failed = returncode != 0 and not self._ended_by_us
         if failed:
             self._note_failure(returncode, last, at=ended_at)
+        peak_mib = self._meter.peak_mib(at_least_kib=self._child.max_rss_kib) if self._meter else 0
         with contextlib.suppress(OSError):
-            self._plan.end_of(self._place.rank).touch()
+            write_atomic(self._plan.end_of(self._place.rank), str(peak_mib).encode())
         if failed:
             self._await_others(PEER_S + 2 * LOOK_S)
         return 128 - returncode if returncode < 0 else returncode

@@ -55,6 +55,7 @@ class RankPlan(msgspec.Struct, frozen=True, kw_only=True):
         log: Of the run, which rank 0 prints into; the other ranks' are beside it.
         log_limit_mib: How much of a rank's output is kept; None: all.
         python: Runs our own modules.
+        mark: A variable of every process of the run, as `NAME=value`.
     """
 
     launcher: str
@@ -68,6 +69,7 @@ class RankPlan(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     log_limit_mib: int | None
     python: str
+    mark: str
 
     @property
     def size(self) -> int:
@@ -86,7 +88,7 @@ class RankPlan(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.folder, f"{FAILED}{rank}.json")
 
     def end_of(self, rank: int) -> Path:
-        """What a rank leaves at its end, however its program ends."""
+        """What a rank leaves at its end, however its program ends: see `measured_mib`."""
         return Path(self.folder, f"{ENDED}{rank}")
 
 
@@ -163,6 +165,15 @@ def lost_ranks(plan: RankPlan) -> list[int]:
     """Ranks on other nodes than the first that left no word of their end: lost with their node, or killed."""
     others = range(plan.per_node, plan.size)
     return [rank for rank in others if not plan.end_of(rank).exists()]
+
+
+def measured_mib(plan: RankPlan) -> int:
+    """The most memory that the run held on a node but the first, as the first ranks there say; or 0."""
+    found = 0
+    for rank in range(plan.per_node, plan.size, plan.per_node):
+        with contextlib.suppress(OSError, ValueError):
+            found = max(found, int(plan.end_of(rank).read_bytes()))
+    return found
 
 
 def launcher_arguments(plan: RankPlan, path: Path, environ: Mapping[str, str]) -> list[str]:

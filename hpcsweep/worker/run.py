@@ -296,7 +296,8 @@ class Attempt:
         assert self._launch is not None
         returncode = self._child.kill_all()
         if self._meter is not None:
-            self._peak_mib = max(self._peak_mib, self._meter.peak_mib(at_least_kib=self._child.max_rss_kib))
+            peak_mib = self._meter.peak_mib(at_least_kib=self._child.max_rss_kib)
+            self._peak_mib = max(self._peak_mib, peak_mib, self._launch.peak_mib_elsewhere)
         self._output.finish(self._feed)
         if self._watcher is not None:
             self._watcher.finish(whole=returncode == 0 and self._signal is None)

@@ -117,17 +117,51 @@ def _numbers(path: str) -> Mapping[str, int] | None:
     return found
 
 
-class UsageMeter:
-    """Measures one process of a run and what it starts.
+class MemoryMeter:
+    """Measures what processes of a run hold on this node.
+
+    Args:
+        members: Gives the processes.
+        limit_mib: What they may hold; None: that is not watched.
+
+    Attributes:
+        wake_at: When `sample` is due, on the monotonic clock.
+    """
+
+    def __init__(self, members: Callable[[], Iterable[int]], *, limit_mib: int | None = None) -> None:
+        self._members = members
+        self._limit_kib = None if limit_mib is None else limit_mib * _KIB_IN_MIB
+        self._longest_s = _LONGEST_S if limit_mib is None else _WATCHING_S
+        self._peak_kib = 0
+        self._pause_s = _FIRST_S
+        self.wake_at = time.monotonic() + _FIRST_S
+
+    def sample(self) -> int | None:
+        """Measure if due; what the processes hold in MiB if that is more than the limit, else None."""
+        began = time.monotonic()
+        if began < self.wake_at:
+            return None
+        limit = float("inf") if self._limit_kib is None else self._limit_kib
+        held = measure(self._members(), above=min(self._peak_kib, limit))
+        self._peak_kib = max(self._peak_kib, held.all, held.peak)
+        now = time.monotonic()
+        self._pause_s = min(self._pause_s * _GROWTH, self._longest_s)
+        self.wake_at = now + max(self._pause_s, _IDLE_SHARE * (now - began))
+        return _mib(held.firm) if held.firm > limit else None
+
+    def peak_mib(self, *, at_least_kib: int = 0) -> int:
+        """The most that was seen, in MiB; 0 where nothing is known."""
+        return _mib(max(self._peak_kib, at_least_kib))
+
+
+class UsageMeter(MemoryMeter):
+    """Measures one process of a run and what it starts, and how fast it reports.
 
     Args:
         pid: Leader of its group.
         metrics: Where the run reports.
         limit_mib: What its processes may hold; None: that is not watched.
         members: Gives its processes on this node, where they are not its descendants: srun's have others.
-
-    Attributes:
-        wake_at: When `sample` is due, on the monotonic clock.
     """
 
     def __init__(
@@ -138,30 +172,17 @@ class UsageMeter:
         limit_mib: int | None = None,
         members: Callable[[], Iterable[int]] | None = None,
     ) -> None:
-        self._members = members or functools.partial(family, pid)
+        super().__init__(members or functools.partial(family, pid), limit_mib=limit_mib)
         self._metrics = metrics
-        self._limit_kib = None if limit_mib is None else limit_mib * _KIB_IN_MIB
-        self._longest_s = _LONGEST_S if limit_mib is None else _WATCHING_S
-        self._peak_kib = 0
-        self._pause_s = _FIRST_S
         self._reports: NewReports | None = NewReports(metrics)
         #: The step of its first reports, and when they were written.
         self._first: tuple[int, float] | None = None
-        self.wake_at = time.monotonic() + _FIRST_S
 
     def sample(self) -> int | None:
-        """Measure if due; what its processes hold in MiB if that is more than the limit, else None."""
-        began = time.monotonic()
-        if began < self.wake_at:
-            return None
-        self._look_at_reports()
-        limit = float("inf") if self._limit_kib is None else self._limit_kib
-        held = measure(self._members(), above=min(self._peak_kib, limit))
-        self._peak_kib = max(self._peak_kib, held.all, held.peak)
-        now = time.monotonic()
-        self._pause_s = min(self._pause_s * _GROWTH, self._longest_s)
-        self.wake_at = now + max(self._pause_s, _IDLE_SHARE * (now - began))
-        return _mib(held.firm) if held.firm > limit else None
+        """As of memory; the reports are looked at when that is due."""
+        if time.monotonic() >= self.wake_at:
+            self._look_at_reports()
+        return super().sample()
 
     def _look_at_reports(self) -> None:
         """Note when the first steps were reported."""
@@ -175,10 +196,6 @@ class UsageMeter:
         if reports:
             self._first = reports[-1].step, written
             self._reports = None
-
-    def peak_mib(self, *, at_least_kib: int = 0) -> int:
-        """The most that was seen, in MiB; 0 where nothing is known."""
-        return _mib(max(self._peak_kib, at_least_kib))
 
     def unit_seconds(self, last: int) -> float:
         """Seconds for each step between the first and the last report; 0 where unknown.

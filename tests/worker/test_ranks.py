@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -31,6 +32,9 @@ from hpcsweep.worker.ranks import (
     RankPlan,
     first_failure,
     launcher_arguments,
+    lost_ranks,
+    measured_mib,
+    write_plan,
 )
 
 if TYPE_CHECKING:
@@ -226,7 +230,11 @@ sys.exit(max(abs(rank.wait()) for rank in ranks))
             Interruption.WORKER_DIED,
             r"rank 1 on another node ended without a word, and rank 0 failed: .* a peer is gone",
         ),
-        ("raise ValueError('lr')", Outcome.FAILED, r"train\.py:\d+ in train \| ValueError: lr"),
+        (
+            "raise ValueError('lr')",
+            Outcome.FAILED,
+            r"train\.py:\d+ in train \| ValueError: lr",
+        ),
         # It has left by itself: that is no fault of its node.
         ("os._exit(0)", Outcome.FAILED, r"train\.py:\d+ in get \| ConnectionError: a peer is gone"),
     ],
@@ -287,6 +295,7 @@ PLAN = RankPlan(
     log="/logs/3.log",
     log_limit_mib=None,
     python=sys.executable,
+    mark="HPCSWEEP_RUN=/run",
 )
 
 
@@ -376,6 +385,19 @@ def test_the_rank_that_failed_first_is_that_of_the_run(tmp_path: Path) -> None:
         (tmp_path / f"failed-{failure.rank}.json").write_bytes(msgspec.json.encode(failure))
     (tmp_path / "failed-7.json").write_bytes(b"torn")
     assert first_failure(tmp_path) == failures[2], "of equals the lowest"
+
+
+def test_the_first_rank_of_a_further_node_says_how_much_memory_the_run_held_there(tmp_path: Path) -> None:
+    folder, mark = str(tmp_path), {"HPCSWEEP_RUN": str(tmp_path)}
+    argv = (sys.executable, "-c", "held = b'x' * (200 << 20)")
+    told = msgspec.structs.replace(PLAN, per_node=2, argv=argv, folder=folder, log=f"{folder}/log")
+    path = write_plan(msgspec.structs.replace(told, mark=f"HPCSWEEP_RUN={tmp_path}"))
+    places = dict(zip(RANK_VARIABLES, ("2", "0", "1"), strict=True))
+    command = [sys.executable, "-m", "hpcsweep.worker.rank", str(path)]
+    assert lost_ranks(told) == [2, 3]
+    assert subprocess.run(command, env=os.environ | mark | places, check=False).returncode == 0
+    assert 200 <= measured_mib(told) < 300
+    assert lost_ranks(told) == [3]
 
 
 def test_ports_of_runs_on_one_machine_differ_and_are_free() -> None:

@@ -14,6 +14,7 @@ import pytest
 from hpcsweep.core.events import Outcome
 from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.worker import usage
+from hpcsweep.worker.process import marked
 from hpcsweep.worker.usage import Held, UsageMeter, family, measure
 from tests.worker.conftest import Bench
 
@@ -69,6 +70,22 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
     process.wait()
     assert family(process.pid) == []
     assert measure([process.pid]) == Held(0, 0, 0)
+
+
+def test_processes_of_a_run_are_found_wherever_they_are_on_the_node() -> None:
+    environ = {"HPCSWEEP_RUN": "a b", "HPCSWEEP_OTHER": "c"}
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert marked("HPCSWEEP_RUN=a b") == [process.pid]
+        assert marked("HPCSWEEP_RUN=a") == []
+        process.communicate(b"\n")
 
 
 def test_seconds_for_each_step_leave_the_start_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
