@@ -21,6 +21,7 @@ from hpcsweep.cli.trial import explanation_lines
 from hpcsweep.core.models import Trial
 from hpcsweep.core.text import sanitize_lines, shell_quote
 from hpcsweep.errors import HpcsweepError
+from hpcsweep.store.files import open_regular
 from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.run_files import metrics_files, read_reports
 from hpcsweep.views.explain import explain
@@ -53,9 +54,16 @@ class TrialReader:
         self._path = path
         self._layout = Layout(path.resolve())
         self._stories: dict[int, _Story] = {}
+        self._drawn: tuple[object, list[Text]] = (None, [])
 
     def lines(self, trial: int, view: StatusSnapshot, room: Room) -> list[Text]:
-        """All lines about it, none wider than the room."""
+        """All lines about it; files are read once for each view of the sweep."""
+        shown = trial, view.at, room.width, room.glyphs
+        if self._drawn[0] != shown:
+            self._drawn = shown, self._lines(trial, view, room)
+        return [line.copy() for line in self._drawn[1]]
+
+    def _lines(self, trial: int, view: StatusSnapshot, room: Room) -> list[Text]:
         state = view.progress.state
         of = state.trials[trial]
         story = self._story(of)
@@ -126,7 +134,7 @@ class TrialReader:
 def _tail(path: Path) -> bytes | None:
     """The end of a file; None if there is none."""
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return file.read()
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 "use strict";
-// A page that is written again while its sweep runs: it loads itself anew, and is then as it was.
+// A page that is written again while its sweep runs: it loads itself anew, and is then as it was. Where it is
+// served and the server does not answer, it stays, says so and tries again.
 (() => {
   const page = window.hpcsweep, button = document.getElementById("live");
   const KEY = `hpcsweep-view ${location.pathname}`, QUIET = 5000; // ms without a touch, a key or a wheel
@@ -21,7 +22,15 @@
     history.scrollRestoration = "manual";
     scrollTo({ top: page.before.scroll, behavior: "instant" });
   }
-  setInterval(() => {
-    if (!paused() && !document.hidden && Date.now() >= due && Date.now() - touched >= Math.min(QUIET, every)) location.reload();
+  const served = location.protocol.startsWith("http");
+  const answers = async () => {
+    try { return (await fetch(location.href, { method: "HEAD", cache: "no-store" })).ok; } catch { return false; }
+  };
+  const quiet = () => !paused() && !document.hidden && Date.now() - touched >= Math.min(QUIET, every);
+  setInterval(async () => {
+    if (Date.now() < due || !quiet()) return;
+    due = Date.now() + every;
+    if (served && !await answers()) button.textContent = "No answer";
+    else if (quiet()) location.reload(); // nobody has followed a link meanwhile
   }, 250);
 })();

@@ -138,7 +138,7 @@ def render(
         every=every,
         home=home,
         written=None if at is None else timestamp(at),
-        policy=_policy([*scripts.values(), plotly]),
+        policy=_policy([*scripts.values(), plotly], served=home is not None and bool(every)),
         plotly=_packed(plotly) if drawn else "",
         **scripts,
     )
@@ -166,13 +166,17 @@ def data_script(text: Markup) -> Markup:
     return Markup('<script type="application/gzip">{}</script>').format(_packed.__wrapped__(text))
 
 
-def _policy(scripts: Iterable[str]) -> str:
-    """What the page may do; plotly makes functions from text for what it draws by WebGL."""
+def _policy(scripts: Iterable[str], *, served: bool) -> str:
+    """What the page may do; plotly makes functions from text for what it draws by WebGL.
+
+    A page that is served, and loads itself again, may ask its own server whether that is there.
+    """
     hashes = (hashlib.sha256(script.encode()).digest() for script in scripts if script)
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    own = "connect-src 'self'; " if served else ""
     return (
         f"default-src 'none'; script-src 'unsafe-eval' {allowed}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+        f"img-src data: blob:; {own}base-uri 'none'; form-action 'none'"
     )
 
 

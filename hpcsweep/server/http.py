@@ -17,6 +17,7 @@ import os
 import secrets
 import socketserver
 import sys
+import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -29,6 +30,8 @@ from hpcsweep.server.library import Library, problem_page
 LOOPBACK: Final = "127.0.0.1"
 #: Seconds that a client may keep silent.
 IDLE_S: Final = 30
+#: Requests that are answered at once: anybody on this machine can connect.
+MOST_AT_ONCE: Final = 32
 _COOKIE: Final = "hpcsweep"
 #: Of what is no page.
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
@@ -66,12 +69,27 @@ class SweepServer(ThreadingHTTPServer):
         self.library = library
         self.home = f"/{secrets.token_urlsafe(12)}/"
         self._token = secrets.token_urlsafe(32)
+        self._free = threading.BoundedSemaphore(MOST_AT_ONCE)
         super().__init__((LOOPBACK, port), _Handler)
 
     def server_bind(self) -> None:
         """Without the name server, which HTTPServer asks for its own name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = LOOPBACK, int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, while there are not too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """What such a thread does."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     @property
     def url(self) -> str:

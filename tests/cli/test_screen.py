@@ -208,10 +208,10 @@ def test_the_journal_is_read_again_when_the_trial_has_changed(
     monkeypatch.setattr("hpcsweep.cli.trial_view.explanation_lines", lambda _: ["told"])
     reader = TrialReader(tmp_path / "s")
     view = view_of(tmp_path / "s", hyperband(), QUEUE)
-    for _ in range(3):
-        assert reader.lines(10, view, ROOM)[0].plain == "told"
+    for second in range(3):
+        assert reader.lines(10, view._replace(at=view.at + second), ROOM)[0].plain == "told"
     later = view_of(tmp_path / "later", [*hyperband(), finished(10, 0.01, at=START + 2300)], QUEUE)
-    reader.lines(10, later, ROOM)
+    reader.lines(10, later._replace(at=view.at + 9), ROOM)
     assert read == [10, 10]
 
 

@@ -15,6 +15,10 @@ from tests.html.test_trials_browser import _VIOLATIONS
 from tests.server.serving import EVENTS, serving
 
 
+#: The page does not load itself again, whoever takes how long.
+_PAUSE = "document.getElementById('live').click()"
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepServer]:
     """Two sweeps, one of them under way, and a broken one."""
@@ -23,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepServer]:
     write(folder / "with a long name" / ("long" * 20), [*EVENTS, ENDED], age_s=3600)
     write(folder / "broken", EVENTS, age_s=60)
     next(iter((folder / "broken" / "journal").iterdir())).write_text("nonsense\nnonsense\n")
-    with serving(folder, every=1.0) as server:
+    with serving(folder, every=3.0) as server:
         yield server
 
 
@@ -45,14 +49,26 @@ def test_a_browser_goes_from_the_list_to_a_report_and_back(
     browser.run("window.old = true")
     browser.until("return !window.old && document.readyState === 'complete'")  # it has loaded itself again
 
-    browser.run("document.querySelector('.sweeps a').click()")
+    browser.run(_PAUSE)
+    browser.all(".sweeps a")[0].click()
     assert browser.until("return document.querySelector('h1').textContent === 'lr' && location.pathname")
     assert browser.run("return location.href") == f"{here}{server.home}report/0/one"
+    browser.run(_PAUSE)
     browser.draw_all()
-    browser.run("document.querySelector('.home a').click()")
+    browser.all(".home a")[0].click()
     browser.until("return document.querySelector('.sweeps')")
     assert browser.errors() == []
+    browser.until("return document.readyState === 'complete'")
     assert {url.partition("?")[0] for url in browser.requests()} == {
         here + server.home,
         f"{here}{server.home}report/0/one",
     }
+
+
+def test_a_page_whose_server_has_ended_stays_and_says_so(browser: Browser, tmp_path: Path) -> None:
+    write(tmp_path / "one", EVENTS, age_s=60)
+    with serving(tmp_path, every=1.0) as server:
+        browser.open(server.url)
+        browser.until("return document.querySelector('.sweeps')")
+    browser.until("return document.getElementById('live').textContent === 'No answer'")
+    assert browser.text(".sweeps a") == "lr"

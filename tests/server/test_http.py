@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
@@ -181,3 +182,18 @@ def test_what_is_no_request_is_refused_and_nobody_is_told_of_who_goes_away(
             with connection.makefile("rb") as answer:
                 assert answer.readline() == line
     assert capfd.readouterr().err == ""
+
+
+def test_connections_that_say_nothing_cannot_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpcsweep.server.http.MOST_AT_ONCE", 2)
+    with serving(tmp_path) as server, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", server.server_port)
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
+        late = stack.enter_context(socket.create_connection(address, timeout=30))
+        assert late.recv(1) == b""
+        idle[0].shutdown(socket.SHUT_WR)
+        assert idle[0].recv(1) == b""
+        while True:  # until its thread has ended
+            with contextlib.suppress(ConnectionError):
+                assert ask(server, server.home)[0].status == 200
+                break
