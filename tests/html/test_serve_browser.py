@@ -14,9 +14,8 @@ from tests.html.browser import Browser
 from tests.html.test_trials_browser import _VIOLATIONS
 from tests.server.serving import EVENTS, serving
 
-
-#: The page does not load itself again, whoever takes how long.
-_PAUSE = "document.getElementById('live').click()"
+#: Whether the page loads itself again: not while something is looked at, whoever takes how long.
+_LIVE = "const live = document.getElementById('live'); if (live.ariaPressed !== arguments[0]) live.click()"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepServer]:
     write(folder / "with a long name" / ("long" * 20), [*EVENTS, ENDED], age_s=3600)
     write(folder / "broken", EVENTS, age_s=60)
     next(iter((folder / "broken" / "journal").iterdir())).write_text("nonsense\nnonsense\n")
-    with serving(folder, every=3.0) as server:
+    with serving(folder, every=2.0) as server:
         yield server
 
 
@@ -36,6 +35,7 @@ def test_a_browser_goes_from_the_list_to_a_report_and_back(
     browser: Browser, server: SweepServer, size: str, dark: bool
 ) -> None:
     browser.open(server.url, size=size, dark=dark)
+    browser.run(_LIVE, "false")
     here = f"http://127.0.0.1:{server.server_port}"
     assert browser.run("return location.href") == here + server.home
     assert browser.run("return document.documentElement.dataset.theme") == ("dark" if dark else "light")
@@ -47,13 +47,13 @@ def test_a_browser_goes_from_the_list_to_a_report_and_back(
     assert browser.driver.execute_async_script(_VIOLATIONS) == []
     assert browser.run("return document.documentElement.scrollWidth - innerWidth") <= 0
     browser.run("window.old = true")
+    browser.run(_LIVE, "true")
     browser.until("return !window.old && document.readyState === 'complete'")  # it has loaded itself again
-
-    browser.run(_PAUSE)
+    browser.run(_LIVE, "false")
     browser.all(".sweeps a")[0].click()
     assert browser.until("return document.querySelector('h1').textContent === 'lr' && location.pathname")
     assert browser.run("return location.href") == f"{here}{server.home}report/0/one"
-    browser.run(_PAUSE)
+    browser.run(_LIVE, "false")
     browser.draw_all()
     browser.all(".home a")[0].click()
     browser.until("return document.querySelector('.sweeps')")
