@@ -134,6 +134,11 @@ class Keyboard:
         more, self._begun = parse_keys(self._begun, complete=True)
         return keys + more
 
+    def wake(self) -> None:
+        """Have `wait` return; from any thread."""
+        with contextlib.suppress(OSError):  # nobody waits any more
+            self._waker.send(b"\0")
+
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
         """Until the block ends, Ctrl-Z waits: what is written to the terminal is not torn apart."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,14 +54,20 @@ def watch(path: Path, *, every: float) -> None:
 
 
 class _Watch:
-    """Polls the sweep and draws it, and does what keys say."""
+    """Draws the sweep and does what keys say, while a thread polls: a cluster may take long to answer.
+
+    That thread alone changes what is known of the sweep. It holds the lock meanwhile, but not while the
+    cluster is asked; who draws holds it, too.
+    """
 
     def __init__(self, path: Path, console: Console, every: float) -> None:
         self._console = console
         self._every = every
         self._queue = LiveQueue()
-        self._poller, self._plans = StatusPoller(path, self._queue), _Plans(path)
+        self._lock = threading.Lock()
+        self._poller, self._plans = StatusPoller(path, self._ask_unlocked), _Plans(path)
         self._trials = TrialReader(path)
+        self._polled: queue.SimpleQueue[StatusSnapshot | Exception] = queue.SimpleQueue()
         self._view = self._poll()
         self._live = Live(console=console, screen=True, auto_refresh=False)
 
@@ -70,9 +78,19 @@ class _Watch:
         keyboard = Keyboard(sys.stdin, leave=self._leave, enter=self._enter)
         with keyboard, self._live:
             screen = Screen(self._trials.lines, keys=keyboard.present)
-            while self._draw_until(time.monotonic() + self._every, screen, keyboard):
-                if not self._ended:
-                    self._view = self._poll()
+            due, polling, plan = time.monotonic() + self._every, False, self._plans.newest()
+            while not screen.quitting and not (self._ended and screen.at_home):
+                with keyboard.undisturbed(), self._lock:
+                    self._live.update(_Frame(screen, self._view, plan), refresh=True)
+                left = due - time.monotonic()
+                if left <= 0 and not polling and not self._ended:
+                    polling = True
+                    threading.Thread(target=self._poll_for, args=[keyboard], daemon=True).start()
+                for key in keyboard.wait(self._every if polling or self._ended else left):
+                    screen.press(key)
+                if not self._polled.empty():
+                    self._view = self._newest()
+                    due, polling, plan = time.monotonic() + self._every, False, self._plans.newest()
         return self._ended
 
     @property
@@ -80,21 +98,31 @@ class _Watch:
         return self._view.progress.state.ended is not None
 
     def _poll(self) -> StatusSnapshot:
-        view = self._poller.poll(now=time.time(), shown=self._console.height)
+        with self._lock:
+            view = self._poller.poll(now=time.time(), shown=self._console.height)
         return view._replace(liveness=self._queue.liveness(self._poller, view))
 
-    def _draw_until(self, until: float, screen: Screen, keyboard: Keyboard) -> bool:
-        """Draw, and again after keys and signals: the terminal may have another size. False: it is over."""
-        plan = self._plans.newest()
-        while not screen.quitting and not (self._ended and screen.at_home):
-            with keyboard.undisturbed():
-                self._live.update(_Frame(screen, self._view, plan), refresh=True)
-            left = until - time.monotonic()
-            if left <= 0:
-                return True
-            for key in keyboard.wait(left):
-                screen.press(key)
-        return False
+    def _ask_unlocked(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState]:
+        """Ask the cluster; called with the lock held."""
+        self._lock.release()
+        try:
+            return self._queue(batches)
+        finally:
+            self._lock.acquire()
+
+    def _poll_for(self, keyboard: Keyboard) -> None:
+        try:
+            self._polled.put(self._poll())
+        except Exception as error:
+            self._polled.put(error)
+        keyboard.wake()
+
+    def _newest(self) -> StatusSnapshot:
+        """What the thread has found."""
+        found = self._polled.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _leave(self) -> None:
         """Give the screen back, as it was."""
@@ -134,8 +162,8 @@ class LiveQueue:
         """What the queues show of their tasks."""
         shown: dict[TaskId, TaskState] = {}
         for name in dict.fromkeys(batch.cluster for batch in batches):
-            queue = self._queue(name)
-            if queue is None:
+            asked = self._queue(name)
+            if asked is None:
                 continue
             # Without open tasks nothing is looked up in the accounts.
             live = [
@@ -152,9 +180,9 @@ class LiveQueue:
                 for batch in batches
                 if batch.cluster == name
             ]
-            found = queue.poll(live)
+            found = asked.poll(live)
             if found is None:
-                raise ClusterUnavailable(queue.poll_error)
+                raise ClusterUnavailable(asked.poll_error)
             shown |= found
         return shown
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -637,6 +637,13 @@ def test_it_follows_the_sweep_and_the_terminal_and_ends_with_the_sweep(
     assert 4 <= len(programs.calls()) <= frames + 1
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def is_cooked(shown: Terminal) -> bool:
     """Whether the terminal shows what is typed, and hands it on by lines."""
     both = termios.ICANON | termios.ECHO
@@ -660,9 +667,15 @@ def test_a_signal_ends_it_and_restores_the_terminal(tmp_path: Path, number: int,
     assert "Traceback" not in shown.screen.decode()
 
 
-def test_keys_move_in_it_and_ctrl_z_gives_the_terminal_back_until_it_goes_on(tmp_path: Path) -> None:
-    journal = Journal.open(Layout(tmp_path))
+def test_keys_move_in_it_and_ctrl_z_gives_the_terminal_back_until_it_goes_on(
+    tmp_path: Path, programs: Programs
+) -> None:
+    folder = tmp_path / "s"
+    journal = Journal.open(Layout(folder))
     journal.commit(hyperband())
+    # It answers once; then it takes long, and nobody waits for it.
+    asked, twice = tmp_path / "asked", tmp_path / "twice"
+    programs.put("squeue", f"test -e {asked} && : > {twice} && exec /bin/sleep 20; : > {asked}")
     # A parent that starts it as a job, as shells do: else Ctrl-Z stops nothing.
     script = """if True:
         import os, signal, subprocess, sys
@@ -671,18 +684,16 @@ def test_keys_move_in_it_and_ctrl_z_gives_the_terminal_back_until_it_goes_on(tmp
         os.tcsetpgrp(0, job.pid)
         sys.exit(job.wait())
     """
-    with terminal("status", tmp_path, "-w", parent=script, PATH="/nonexistent") as shown:
+    with terminal("status", folder, "-w", "--every", "0.5", parent=script) as shown:
         shown.read_until("q quit")
+        wait_until(twice.exists)
         os.write(shown.master, b"\x1b[B\x1b[B\r")
         shown.read_until("trial 7: lr=1 optimizer=adam")
         os.write(shown.master, b"\x1bf")
         shown.read_until("1 failed run, 1 interruption: the newest first")
         os.write(shown.master, b"\x1a")
         shown.read_until("\x1b[?1049l")
-        until = time.monotonic() + 30
-        while Path(f"/proc/{shown.child}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(lambda: " T " in Path(f"/proc/{shown.child}/stat").read_text().rpartition(")")[2][:4])
         assert is_cooked(shown)
         os.kill(shown.child, signal.SIGCONT)
         assert "\x1b[?1049h" in shown.read_until("1 failed run")

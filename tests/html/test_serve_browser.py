@@ -51,7 +51,7 @@ def test_a_browser_goes_from_the_list_to_a_report_and_back(
     browser.until("return !window.old && document.readyState === 'complete'")  # it has loaded itself again
     browser.run(_LIVE, "false")
     browser.all(".sweeps a")[0].click()
-    assert browser.until("return document.querySelector('h1').textContent === 'lr' && location.pathname")
+    assert browser.until("return document.querySelector('h1')?.textContent === 'lr' && location.pathname")
     assert browser.run("return location.href") == f"{here}{server.home}report/0/one"
     browser.run(_LIVE, "false")
     browser.draw_all()
@@ -70,5 +70,5 @@ def test_a_page_whose_server_has_ended_stays_and_says_so(browser: Browser, tmp_p
     with serving(tmp_path, every=1.0) as server:
         browser.open(server.url)
         browser.until("return document.querySelector('.sweeps')")
-    browser.until("return document.getElementById('live').textContent === 'No answer'")
+    browser.until("return document.getElementById('live')?.textContent === 'No answer'")
     assert browser.text(".sweeps a") == "lr"
