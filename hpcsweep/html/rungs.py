@@ -144,7 +144,8 @@ def _table(results: Results, bracket: BracketGroup, levels: Sequence[RungResult]
     if len(shown) < len(levels):
         caption += f" {len(shown)} of {len(levels):,} rungs."
     if marked:
-        caption += " The best of the sweep is in the marked row."
+        which = "knee of the front" if results.objectives.has_front else "best of the sweep"
+        caption += f" The {which} is in the marked row."
     return Table(list(columns), list(zip(*columns.values(), strict=True)), caption, marked)
 
 

@@ -12,10 +12,12 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from hpcsweep.html.page import page, render
-from hpcsweep.html.sections import Section, TrialTable
+from hpcsweep.html.sections import Figure, Section, TrialTable
+from hpcsweep.html.trials import trials
 from hpcsweep.views.results import load
 from tests.html.browser import Browser
 from tests.html.hand_made_sweeps import ENDED, Ran, report, sweep
+from tests.html.trade_offs import trade_off
 
 #: So many trials, x of each its number; the larger, the worse. Every tenth fails.
 COUNT = 30
@@ -68,7 +70,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     empty: dict[str, Any] = {"trial": []}
     data = {
-        "metric": "loss",
         "folder": "results/s",
         "repeats": 1,
         "columns": columns,
@@ -76,7 +77,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "story": [[] for _ in range(MANY)],
         "messages": {},
         "attempts": empty,
-        "curves": empty,
+        "curves": [],
         "logs": {},
     }
     target = tmp_path_factory.mktemp("many") / "report.html"
@@ -237,6 +238,33 @@ def test_points_that_are_picked_in_a_figure_are_chosen_in_all_and_in_the_table(
     assert (len(dimmed[0]) > 3, dimmed[1]) == (True, 0.08)
     browser.run("document.getElementById('trial-clear').click()")
     assert browser.run(_COUNT) == "30 trials"
+    assert browser.errors() == []
+
+
+def test_the_curve_of_a_trial_is_of_the_objective_that_was_chosen_last(
+    browser: Browser, tmp_path: Path
+) -> None:
+    found = trade_off(tmp_path / "r")
+    for trial in (0, 1):
+        values = {step: {"error": step / 10, "speed": 60.0 + step} for step in (1, 2)}
+        report(found, trial, 0, values)
+    section = trials(load(tmp_path / "r"))
+    assert section is not None
+    target = tmp_path / "report.html"
+    target.write_text(render("two", [section, Section("one", "One", [Figure("one", [], {}, "c", "w")])]))
+    opened(browser, target)
+
+    def curve(trial: int) -> Any:
+        browser.run("window.hpcsweep.show({ trial: arguments[0] })", trial)
+        return browser.until(
+            "const curve = document.querySelector('#trial .curve');"
+            "return curve?.data && [curve.ariaLabel, curve.data[0].y]"
+        )
+
+    assert curve(0) == ["error of trial 0 over its steps", [0.1, 0.2]]
+    browser.all("#trial select")[0].send_keys(Keys.ARROW_DOWN)
+    assert curve(0) == ["speed of trial 0 over its steps", [61, 62]]
+    assert curve(1) == ["speed of trial 1 over its steps", [61, 62]]
     assert browser.errors() == []
 
 
