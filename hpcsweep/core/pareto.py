@@ -27,7 +27,13 @@ def nondominated(values: Floats) -> Mask:
     """Which points no other one dominates, `(n,)`; equal points do not dominate each other."""
     if not len(values):
         return np.zeros(0, dtype=bool)
-    rows, inverse = np.unique(values, axis=0, return_inverse=True)  # in lexicographic order
+    rows, inverse = np.unique(values, axis=0, return_inverse=True)
+    mask: Mask = _nondominated_rows(rows)[inverse.reshape(-1)]
+    return mask
+
+
+def _nondominated_rows(rows: Floats) -> Mask:
+    """The same of distinct points in lexicographic order."""
     best = np.zeros(len(rows), dtype=bool)
     if rows.shape[1] == 1:
         best[0] = True
@@ -39,8 +45,7 @@ def nondominated(values: Floats) -> Mask:
         while len(left):  # the first one that is left is dominated by none
             best[left[0]] = True
             left = left[(rows[left] < rows[left[0]]).any(axis=1)]
-    mask: Mask = best[inverse.reshape(-1)]
-    return mask
+    return best
 
 
 def fronts(values: Floats, violations: Floats | None = None) -> Iterator[Ints]:
@@ -49,11 +54,16 @@ def fronts(values: Floats, violations: Floats | None = None) -> Iterator[Ints]:
     A feasible point is better than any that is not, and of those the one with the smaller total violation.
     """
     of = np.zeros(len(values)) if violations is None else violations
-    left = np.flatnonzero(of <= 0)
-    while len(left):
-        best = nondominated(values[left])
-        yield left[best]
-        left = left[~best]
+    feasible = np.flatnonzero(of <= 0)
+    if len(feasible):
+        rows, inverse = np.unique(values[feasible], axis=0, return_inverse=True)  # sorted once for all fronts
+        inverse, left = inverse.reshape(-1), np.arange(len(rows))
+        while len(left):
+            best = _nondominated_rows(rows[left])
+            here = np.zeros(len(rows), dtype=bool)
+            here[left[best]] = True
+            yield feasible[here[inverse]]
+            left = left[~best]
     infeasible = np.flatnonzero(of > 0)
     for violation in np.unique(of[infeasible]):
         yield infeasible[of[infeasible] == violation]
