@@ -325,6 +325,14 @@ def test_a_compute_node_loads_nothing_heavy(room: str) -> None:
     assert loaded & HEAVY == set()
 
 
+@pytest.mark.parametrize("module", ["worker.__main__", "worker.entrypoint"])
+def test_a_run_starts_without_modules_that_only_typing_extensions_needs(module: str) -> None:
+    assert loaded_by(f"hpcsweep.{module}") & {"typing_extensions", "inspect", "ast"} == set()
+    code = f"import hpcsweep.{module}, typing_extensions; print(typing_extensions.NotRequired)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "typing.NotRequired\n", "training code gets the true one"
+
+
 def test_public_names_of_the_training_side_load_nothing_heavy() -> None:
     code = "import sys, hpcsweep; hpcsweep.Trial; hpcsweep.current_trial; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
