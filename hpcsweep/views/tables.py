@@ -342,6 +342,15 @@ class _Column(NamedTuple):
         self.missing.extend(range(len(self.values), rows))
         self.values.extend([0.0] * (rows - len(self.values)))
 
+    def valid(self) -> bytearray | None:
+        """A bit for each row, the lowest one first: whether it has a value; None if all have."""
+        if not self.missing:
+            return None
+        bits = bytearray(b"\xff") * (len(self.values) // 8 + 1)
+        for row in self.missing:
+            bits[row // 8] &= ~(1 << row % 8)
+        return bits
+
 
 class ReportColumns:
     """Gathers reports run by run, column by column."""
@@ -375,16 +384,18 @@ class ReportColumns:
                 column.values.append(value)
 
     def table(self) -> pa.Table:
-        import numpy as np
+        """All of them; nothing may be added after it, since its columns are the memory of these."""
         import pyarrow as pa
 
+        def column_of(kind: pa.DataType, values: array[Any], valid: bytearray | None = None) -> pa.Array:
+            buffers = [None if valid is None else pa.py_buffer(valid), pa.py_buffer(values)]
+            return pa.Array.from_buffers(kind, count, buffers)
+
         count = len(self._keys[0])
-        columns = {name: pa.array(np.array(key)) for name, key in zip(KEYS, self._keys, strict=True)}
+        columns = {name: column_of(pa.int64(), key) for name, key in zip(KEYS, self._keys, strict=True)}
         for name, column in self._columns.items():
             column.fill(count)
-            missing = np.zeros(count, dtype=bool)
-            missing[column.missing] = True
-            columns[_column_name(name)] = pa.array(np.array(column.values), mask=missing)
+            columns[_column_name(name)] = column_of(pa.float64(), column.values, column.valid())
         return pa.table(columns)
 
 
@@ -423,16 +434,13 @@ def read_part(path: Path) -> pa.Table:
 
 def concat_tables(tables: Sequence[pa.Table]) -> pa.Table:
     """One table of several that have no run in common."""
-    import numpy as np
     import pyarrow as pa
 
     tables = [table for table in tables if len(table)] or list(tables[:1])
     if len(tables) == 1:
         return tables[0]
     whole = pa.concat_tables(tables, promote_options="default").select([*KEYS, *_metrics_in_order(tables)])
-    trials, rungs = (whole[name].to_numpy() for name in KEYS[:2])
-    order = np.lexsort((rungs, trials))
-    return whole if np.array_equal(order, np.arange(len(order))) else whole.take(pa.array(order))
+    return whole.sort_by([(name, "ascending") for name in KEYS])
 
 
 def _metrics_in_order(tables: Iterable[pa.Table]) -> list[str]:

@@ -47,6 +47,7 @@ from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import Request, write_request
+from hpcsweep.views.tables import read_part
 from tests.compacted import batch_files
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompactor, quadratic
 from tests.driver.states import SETTINGS, submitted, sweep_of
@@ -305,6 +306,12 @@ def test_a_process_of_its_own_compacts_a_sweep(root: Path, controller: Path) -> 
     assert len(load(root).metrics) == 10
     assert {name.partition("/")[2] for name in batch_files(root)} >= {"manifest.jsonl", "logs/0.log"}
     assert kinds(root)[-3:] == ["runs", "tables.json", "trials"]
+    part = of_kind(root, FilesCompacted)[-1].part
+    child.begin(WritePart("000009-1", replaces=(part, part), recorded=(part,)))
+    assert completed(child) == CompactionResult()
+    child.close()
+    once, twice = (read_part(Layout(root).reports_part(name)) for name in (part, "000009-1"))
+    assert twice.to_pylist() == [row for row in once.to_pylist() for _ in range(2)]
 
 
 def test_a_process_that_dies_or_cannot_be_started_is_an_error_and_not_the_end(root: Path) -> None:
