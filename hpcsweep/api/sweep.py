@@ -49,11 +49,13 @@ class Plan:
     Attributes:
         text: As `hpcsweep plan` prints it; `print(plan)` shows it.
         scheduler: Brackets, rungs and numbers of trials.
+        wall_s: Seconds from the first run to the last, waits in the queue left out; None while unknown.
     """
 
-    def __init__(self, text: str, scheduler: SchedulerPlan) -> None:
+    def __init__(self, text: str, scheduler: SchedulerPlan, wall_s: float | None = None) -> None:
         self.text = text
         self.scheduler = scheduler
+        self.wall_s = wall_s
 
     def __repr__(self) -> str:
         return self.text
@@ -265,20 +267,27 @@ class Sweep:
 
     # ------------------------------------------------------------------ what it does
 
-    def plan(self) -> Plan:
+    def plan(self, *, seconds_per_step: float | None = None, startup: float = 0.0) -> Plan:
         """What the sweep would do and cost, as `hpcsweep plan` shows it. Submits nothing.
+
+        Args:
+            seconds_per_step: What a step of training takes, for the wall time; else earlier runs or limits
+                tell.
+            startup: Seconds that each run takes beside its steps.
 
         Raises:
             SpecError: It cannot run.
         """
         from hpcsweep.cli.plan import print_plan
+        from hpcsweep.cli.plan_time import StatedPace
         from hpcsweep.session.session import Session
 
         refuse_in_a_job("plan", self.folder)
         out = io.StringIO()
         with contextlib.redirect_stdout(out), printing(self.spec):
-            found = print_plan(Session(self.spec, self.folder), self._source)
-        return Plan(out.getvalue(), found)
+            pace = None if seconds_per_step is None else StatedPace(seconds_per_step, startup)
+            found = print_plan(Session(self.spec, self.folder), self._source, pace=pace)
+        return Plan(out.getvalue(), *found)
 
     def launch(self, *, detach: bool = False, once: bool = False, quiet: bool = False) -> Results:
         """Start the sweep, or carry it on, and stay with it until it ends.

@@ -113,11 +113,33 @@ def plan(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of sweep files, for editors.")
     ] = False,
+    seconds_per_step: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds-per-step",
+            metavar="SECONDS",
+            min=0.0,
+            help="What a step of training takes, for the wall time; else known from earlier runs or limits.",
+        ),
+    ] = None,
+    startup: Annotated[
+        float,
+        typer.Option(
+            "--startup",
+            metavar="SECONDS",
+            min=0.0,
+            help="With --seconds-per-step: what each run takes beside its steps.",
+        ),
+    ] = 0.0,
 ) -> None:
-    """Show what a sweep would do: brackets, rungs, arrays, cost, sbatch script. Submits nothing."""
+    """Show what a sweep would do: brackets, rungs, arrays, cost, time, sbatch script. Submits nothing."""
     from hpcsweep.cli.plan import plan as run
+    from hpcsweep.cli.plan_time import StatedPace
 
-    run(spec, cluster=cluster, overrides=set_ or [], schema=schema)
+    if startup and seconds_per_step is None:
+        raise typer.BadParameter("--startup: needs --seconds-per-step")
+    pace = None if seconds_per_step is None else StatedPace(seconds_per_step, startup)
+    run(spec, cluster=cluster, overrides=set_ or [], schema=schema, pace=pace)
 
 
 @app.command(name="list")

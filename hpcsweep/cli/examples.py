@@ -13,7 +13,11 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
         "hpcsweep launch sweep.yaml --detach --set cluster.max_gpus=16",
         "hpcsweep launch sweep.yaml --set searcher.seed=1 --results results/again",
     ),
-    "plan": ("hpcsweep plan sweep.yaml", "hpcsweep plan --schema > sweep.schema.json"),
+    "plan": (
+        "hpcsweep plan sweep.yaml",
+        "hpcsweep plan sweep.yaml --seconds-per-step 90",
+        "hpcsweep plan --schema > sweep.schema.json",
+    ),
     "list": ("hpcsweep list", "hpcsweep list /project/results --json"),
     "status": (
         "hpcsweep status results/digits --watch",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import typer
 
 from hpcsweep.cli.plan_pools import first_is_capped, print_pool_scripts, print_pools
 from hpcsweep.cli.plan_shapes import print_scripts, print_shapes
+from hpcsweep.cli.plan_time import StatedPace, wall_time
 from hpcsweep.cli.progress import plan_of, remaining_work
 from hpcsweep.cli.terminal import errors_exit, hide, prefix_errors
 from hpcsweep.core.cluster_protocol import Batch
@@ -37,8 +38,27 @@ from hpcsweep.views.progress import SweepProgress
 ENDS_SHOWN: Final = 10
 
 
-def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str], schema: bool) -> None:
-    """Print brackets, rungs, arrays, cost and the sbatch script; or the JSON schema."""
+class PrintedPlan(NamedTuple):
+    """What `print_plan` found out.
+
+    Attributes:
+        scheduler: The scheduler's part.
+        wall_s: Seconds from the first run to the last; None while unknown.
+    """
+
+    scheduler: SchedulerPlan
+    wall_s: float | None
+
+
+def plan(
+    spec_path: Path | None,
+    *,
+    cluster: str | None,
+    overrides: Sequence[str],
+    schema: bool,
+    pace: StatedPace | None = None,
+) -> None:
+    """Print brackets, rungs, arrays, cost, time and the sbatch script; or the JSON schema."""
     with errors_exit():
         if schema:
             typer.echo(msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode())
@@ -48,11 +68,16 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         spec = load_spec(spec_path, overrides)
         hide(secret_values(spec.cluster.environment))
         session = Session(spec, Path("results") / spec.name, cluster=cluster)
-        print_plan(session, spec_path)
+        print_plan(session, spec_path, pace=pace)
 
 
-def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
-    """Print what the sweep would do and cost; gives the scheduler's part of it.
+def print_plan(session: Session, source: Path | str, *, pace: StatedPace | None = None) -> PrintedPlan:
+    """Print what the sweep would do and cost, and how long it would take.
+
+    Args:
+        session: Of the sweep.
+        source: What problems of the spec begin with.
+        pace: What runs take; else what is known from elsewhere.
 
     Raises:
         HpcsweepError: It cannot run; a problem of the spec begins with `source`.
@@ -86,6 +111,10 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
         typer.echo(_processes(spec))
     found = make_scheduler(spec).plan(spec.budget.trials)
     largest = _brackets(spec, target, found, held_gpus=held.gpus)
+    places, gpus = _places(spec, target, held_gpus=held.gpus), -(-held.gpus // target.shape.lanes)
+    time = wall_time(session, pace, places=places, gpus=gpus)
+    typer.echo(time.text)
+    printed = PrintedPlan(found, time.seconds)
     for line in session.run_resources(None).changes:
         typer.echo(line)
     if (quota := session.quota_forecast) is not None:
@@ -94,14 +123,22 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
     if target.kinds:
         print_scripts(session, print_shapes(spec, target, rungs_of(make_scheduler(spec), found)))
         print_pool_scripts(session, target.within_limits(target.shapes[0]))
-        return found
+        return printed
     if target.reuse:
         _tasks(spec, target, found, held_gpus=held.gpus)
     with prefix_errors(source):
         _reservation(spec, target, held_gpus=held.gpus)
     _script(session, runs=largest)
     print_pool_scripts(session, target.submitted_shape)
-    return found
+    return printed
+
+
+def _places(spec: SweepSpec, target: Target, *, held_gpus: int) -> int | None:
+    """How many runs there may be at a time; None where nothing limits them."""
+    tasks = fewest(_most_tasks(spec, target, held_gpus=held_gpus), target.cluster.slots)
+    gpus = spec.largest_run.total_gpus
+    by_gpus = spec.cluster.max_gpus // gpus if target.kinds and spec.cluster.max_gpus and gpus else None
+    return fewest(None if tasks is None else max(1, tasks) * target.shape.lanes, by_gpus)
 
 
 def _brackets(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: int) -> int:

@@ -39,6 +39,11 @@ class RunTimes:
             self._count[rung] += 1
             self._seconds[rung] += seconds
 
+    @property
+    def completed(self) -> int:
+        """How many runs have completed."""
+        return sum(self._count.values())
+
     def seconds(self, rung: Rung) -> float | None:
         """What a run of this rung takes; None while nothing is known.
 

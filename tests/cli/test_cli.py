@@ -150,6 +150,7 @@ def test_plan_prints_trials_runs_and_units_and_writes_nothing(here: Path) -> Non
         "bracket 4 (trials x resource): 5x81\n"
         "143 trials, 206 runs at most\n"
         "1,581 units of resource trained if each rung goes on from checkpoints (1,902 without them)\n"
+        "wall time: unknown; --seconds-per-step gives an estimate\n"
     )
     assert not (here / "results").exists()
 
@@ -186,7 +187,8 @@ def test_plan_of_asha_estimates_each_rung_and_prints_the_maximum(here: Path) -> 
     assert "one in 3 of a rung goes on, as results come\ntrials: 100\n" in result.stdout
     endless = run("plan", "lr.yaml", "--set", asha, "--set", "budget.time=1h")
     assert "bracket 0 (resource): 1 > 3 > 9 > 27\n" in endless.stdout
-    assert endless.stdout.endswith("trials: until the budget ends\n")
+    ends = "trials: until the budget ends\nwall time: about 60 min, when budget.time ends it\n"
+    assert endless.stdout.endswith(ends)
 
 
 def test_plan_of_repeats_counts_each_of_them(here: Path) -> None:
@@ -212,7 +214,7 @@ def test_plan_of_tasks_that_keep_their_gpus_says_how_many_for_how_long_and_what_
         "queue waits: one for each task (with cluster.reuse: false one for each run)",
     ]
     assert told("scheduler={name: asha, max_resource: 27}", "budget.time=1h")[-2:] == [
-        "trials: until the budget ends",
+        "wall time: about 60 min, when budget.time ends it",
         "at most 8 tasks at a time; each does run after run, and leaves after 60 s without one",
     ]
 

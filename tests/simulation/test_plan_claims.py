@@ -12,8 +12,9 @@ import hpcsweep
 from hpcsweep.cli import app
 from hpcsweep.core.events import Config
 from hpcsweep.schedulers.rungs import max_asha_runs
+from hpcsweep.session.makespan import makespan
 from hpcsweep.simulation import simulate
-from tests.simulation.specs import falling, spec_of, write_spec
+from tests.simulation.specs import curve_of, falling, spec_of, write_spec
 
 TROUBLED = ("cluster.simulated.failures=0.2", "cluster.simulated.preemptions=3", "retries.training=1")
 CLAIMS = {
@@ -52,6 +53,41 @@ def test_no_sweep_has_more_runs_than_plan_says(
         assert max(one.trials for one in found) <= int(claimed[1])
     if not trouble and name in ("hyperband", "halving"):
         assert [one.runs for one in found] == [most] * 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "within"),
+    [
+        (["scheduler={name: hyperband, max_resource: 27}"], 0.03),
+        (["scheduler={name: halving, max_resource: 9}", "repeats=2"], 0.03),
+        (["scheduler={name: fifo, max_resource: 3}", "space.x=[0.1, 0.2, 0.3, 0.4, 0.5]"], 0.03),
+        (
+            [
+                "scheduler={name: fifo, max_resource: 3}",
+                "budget.trials=7",
+                "objective=[{metric: loss}, {metric: x}]",
+            ],
+            0.03,
+        ),
+        (["scheduler={name: asha, max_resource: 9}", "budget.trials=20"], 0.15),
+        (["scheduler={name: asha, max_resource: 9, stopping: true}", "budget.trials=20"], 0.3),
+        (["scheduler={name: pbt, max_resource: 8, population: 6, interval: 2}"], 0.1),
+    ],
+)
+def test_a_sweep_takes_as_long_as_its_scheduler_needs(
+    tmp_path: Path, overrides: list[str], within: float
+) -> None:
+    spec = spec_of(tmp_path, *overrides)
+    found = makespan(spec, lambda below, to: 10.0 * (to - below), places=4)
+    simulated = simulate(spec, curve_of(spec))
+    assert found is not None
+    assert found.seconds == pytest.approx(simulated.makespan_s, rel=within)
+    assert found.parallel == 4
+
+
+def test_a_sweep_that_only_a_budget_ends_has_no_makespan(tmp_path: Path) -> None:
+    endless = spec_of(tmp_path, "scheduler=fifo", "budget.time=1h")
+    assert makespan(endless, lambda below, to: 1.0, places=4) is None
 
 
 def better_and_better(config: Config, step: int, seed: int) -> float:
