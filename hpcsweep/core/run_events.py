@@ -159,6 +159,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
 
     Attributes:
         start: Step that this attempt went on from, None where unknown.
+        started: When it began, Unix time; None where unknown, as in journals of earlier versions.
         requeued: The cluster runs the same task again by itself; otherwise the run waits for
             a new batch.
         progressed: Whether the trial's newest checkpoint is newer than when the attempt began, or it has
@@ -189,6 +190,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     mem_mib: int = 0
     guessed: bool = False
     checkpoints: CheckpointSizes | None = None
+    started: float | None = None
 
 
 class ParametersSuggested(RunEvent, frozen=True, tag="parameters_suggested", gc=False):

@@ -207,6 +207,7 @@ def interruption(
         why,
         batch=batch.name,
         start=None if result.started is None else result.start,
+        started=result.started,
         requeued=requeued,
         progressed=result.progressed,
         mem_mib=(batch.run_mem_mib or 0) if why is Interruption.OUT_OF_MEMORY else 0,

@@ -79,11 +79,15 @@
       if (sets.length && lines) {
         trace.opacity = 0.2;
         extra.push({ ...points(chosen), line: trace.line, marker: trace.marker });
-      } else if (sets.length && trace.mode === "markers") {
+      } else if (sets.length && (trace.mode === "markers" || trace.type === "bar")) {
         trace.selectedpoints = ids.flatMap((each, at) => (chosen(each) ? [at] : []));
         trace.unselected = { marker: { opacity: 0.08 } };
       }
-      if (own.some(Boolean)) {
+      if (own.some(Boolean) && trace.type === "bar") {
+        const kept = (values) => values.filter((_, at) => own[at]), { orientation, width } = trace;
+        const marker = { color: colour("text", 0.25), line: { color: colour("text"), width: 2 } };
+        extra.push({ type: "bar", orientation, width, x: kept(trace.x), y: kept(trace.y), base: kept(trace.base), marker, hoverinfo: "skip", showlegend: false });
+      } else if (own.some(Boolean)) {
         const mark = { size: lines ? 6 : 16, symbol: lines ? "circle" : "circle-open", color: colour("text"), line: { width: lines ? 0 : 3 } };
         extra.push({ ...points((_, at) => own[at]), mode: lines ? trace.mode : "markers", marker: mark, line: { color: colour("text"), width: 3 }, cliponaxis: false });
       }

@@ -42,6 +42,7 @@ from hpcsweep.html.progress import progress
 from hpcsweep.html.rungs import rungs
 from hpcsweep.html.sections import Figure, Section, Table, TrialTable, flat
 from hpcsweep.html.summary import provenance, summary
+from hpcsweep.html.timeline import timeline
 from hpcsweep.html.trials import trials
 from hpcsweep.html.usage import usage
 from hpcsweep.store.files import STDOUT, make_dirs, write_output
@@ -64,6 +65,7 @@ SECTIONS: Final[tuple[Maker, ...]] = (
     parallel,
     pareto,
     failures,
+    timeline,
     gpu_time,
     usage,
     provenance,
@@ -268,7 +270,7 @@ _PACKED: Final = 4000
 #: Beyond this, digits are kept as they are: dates in milliseconds, counts.
 _LARGE: Final = 1e6
 _DIGITS: Final = 7
-_COLOUR: Final = re.compile(r"@([1-8]|low|middle|high|good|bad|muted)(?:/(0?\.\d+|1|0))?")
+_COLOUR: Final = re.compile(r"@([1-8]|low|middle|high|good|bad|muted|page)(?:/(0?\.\d+|1|0))?")
 #: What a template may hold beside its `%{...}`; nowhere else is anything but text.
 _OURS: Final = re.compile(r"&lt;(br|/?b|/?extra)&gt;")
 _TEMPLATES: Final = frozenset({"hovertemplate", "texttemplate"})

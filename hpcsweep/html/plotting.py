@@ -105,6 +105,14 @@ def colour_bar(
     return bar | ({"tickmode": "array", "tickvals": ticks, "ticktext": labels} if len(ticks) else {})
 
 
+_UNITS: Final = (("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def time_unit(seconds: float) -> tuple[str, int]:
+    """The unit of an axis that reaches so far, and its seconds."""
+    return next((unit, size) for unit, size in _UNITS if seconds >= 2 * size or size == 1)
+
+
 # ---------------------------------------------------------------------- parameters
 
 

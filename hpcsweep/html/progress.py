@@ -12,7 +12,7 @@ import numpy as np
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.events import RunId
 from hpcsweep.core.text import plural
-from hpcsweep.html.plotting import HOVER, LEGEND_BELOW, drawn_text, markers, subsample, value_axis
+from hpcsweep.html.plotting import HOVER, LEGEND_BELOW, drawn_text, markers, subsample, time_unit, value_axis
 from hpcsweep.html.sections import Figure, Section
 from hpcsweep.views.format import number
 from hpcsweep.views.progress import BestChange, EndedRun, SweepProgress, uses_gpus
@@ -21,7 +21,6 @@ from hpcsweep.views.results import Results
 #: So many runs are drawn as points behind the line, the best of them among these.
 MOST_RUNS: Final = 1500
 _BEST_RUNS: Final = 300
-_UNITS: Final = (("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def progress(results: Results) -> Section | None:
@@ -55,7 +54,7 @@ def _figure(
     """The line of the best value at `steps_x` `(k,)`, and points for the runs at `x` `(n,)`."""
     state, steps = results.folder.state, results.folder.progress.best_changes
     end = max(x.max(), steps_x[-1])
-    unit, seconds = next((unit, size) for unit, size in _UNITS if end >= 2 * size or size == 1)
+    unit, seconds = time_unit(end)
     x, steps_x, title = x / seconds, np.append(steps_x, end) / seconds, title.format(unit)
     values = np.array([run.value for run in runs], dtype=float)
     axis = value_axis(results.metric, values, minimise=results.minimise)

@@ -43,8 +43,8 @@ class Figure(NamedTuple):
 
     The page gives it fonts, colours of paper, grid and text, and the light or dark theme. Where plotly
     takes a colour (a key that ends with color, colors, colorscale or colorway), one of the theme has a
-    name: `@1` .. `@8` (categories), `@low`, `@middle`, `@high` (a scale), `@good`, `@bad`, `@muted`, and with
-    an opacity `@1/0.2`.
+    name: `@1` .. `@8` (categories), `@low`, `@middle`, `@high` (a scale), `@good`, `@bad`, `@muted`, `@page`
+    (the ground), and with an opacity `@1/0.2`.
 
     Text is shown as it is: no HTML, and a newline begins a new line. Only a `hovertemplate` or
     a `texttemplate` may hold `<br>`, `<b>` and `<extra></extra>`.

@@ -238,7 +238,7 @@ def attempts_table(events: Iterable[AnyEvent]) -> pd.DataFrame:
                 rows.append(row | _attempt(event, event.failure_kind, submitted))
             case RunInterrupted():
                 failure = classify_failure(_RETRIED.get(event.interruption), None, event.message)
-                row = {"ending": event.interruption.value, "final": False}
+                row = {"ending": event.interruption.value, "final": False, "started": event.started}
                 rows.append(row | _attempt(event, failure, submitted))
             case _:
                 pass

@@ -97,8 +97,7 @@ class TaskTimes:
         given = self._given.get(event.run)
         if start is None or given is None:
             return None
-        began = event.started if isinstance(event, RunFinished) else None
-        began = max(given, start.ended) if began is None else began
+        began = max(given, start.ended) if event.started is None else event.started
         lanes = self._batches[event.batch].lanes
         idle_s = max(0.0, began - start.ended) if lanes == 1 and event.seconds else None
         hand_over = HandOver(given, idle_s, first=not start.runs)

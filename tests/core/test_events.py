@@ -397,6 +397,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             mem_mib=200,
             guessed=True,
             checkpoints=CheckpointSizes(200, 4, 100, 2),
+            started=9.5,
         ),
         {
             "event": "run_interrupted",
@@ -421,6 +422,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "mem_mib": 200,
             "guessed": True,
             "checkpoints": [200, 4, 100, 2],
+            "started": 9.5,
         },
     ),
     (

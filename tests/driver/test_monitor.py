@@ -169,7 +169,7 @@ def interrupted(why: Interruption, message: str, **fields: Any) -> RunInterrupte
 
 def interruption_event(why: Interruption, message: str, **fields: Any) -> RunInterrupted:
     """An interruption of which a result tells."""
-    return interrupted(why, message, start=0, **fields)
+    return interrupted(why, message, start=0, started=7.0, **fields)
 
 
 def test_a_result_finishes_its_run_and_the_batch_closes_when_its_task_is_gone(watched: Watched) -> None:
@@ -812,6 +812,7 @@ def test_an_error_in_training_code_is_tried_again_as_often_as_allowed(
             watched.batch([0])
     again: dict[str, Any] = {
         "start": 0,
+        "started": 7.0,
         "seconds": 3.0,
         "gpu_seconds": 3.0,
         "node": "n1",
@@ -820,7 +821,7 @@ def test_an_error_in_training_code_is_tried_again_as_often_as_allowed(
     assert kinds == [
         RunInterrupted(0, 0, Interruption.TRAINING_ERROR, attempt=0, batch="b1", **again),
         RunInterrupted(0, 0, Interruption.TRAINING_ERROR, attempt=1, batch="b2", **again),
-        RunFinished(0, 0, outcome, attempt=2, batch="b3", started=7.0, **again),
+        RunFinished(0, 0, outcome, attempt=2, batch="b3", **again),
     ]
     assert watched.state.run(RunId(0, 0)).errors == 2
 

@@ -64,7 +64,8 @@ def test_out_of_memory_is_tried_again_until_the_most_was_too_little() -> None:
         watched.shows(None)
         watched.writes(**OVER, step=2, progressed=True)
         ends.append(watched.observe()[0])
-    again: dict[str, Any] = {"start": 0, "step": 2, "message": OVER["message"], "peak_mib": 312}
+    again: dict[str, Any] = {"start": 0, "started": 7.0, "step": 2}
+    again |= {"message": OVER["message"], "peak_mib": 312}
     assert ends == [
         RunInterrupted(
             *(0, 0, Interruption.OUT_OF_MEMORY),
@@ -75,7 +76,7 @@ def test_out_of_memory_is_tried_again_until_the_most_was_too_little() -> None:
             **again,
         )
         for n in range(2)
-    ] + [RunFinished(0, 0, Outcome.OUT_OF_MEMORY, attempt=3, batch="b4", started=7.0, **again)]
+    ] + [RunFinished(0, 0, Outcome.OUT_OF_MEMORY, attempt=3, batch="b4", **again)]
     run = watched.state.run(RUN)
     assert (run.lacked_mib, run.errors, run.faults_without_progress) == (200, 0, 0)
 

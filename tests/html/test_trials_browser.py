@@ -165,12 +165,13 @@ def test_a_click_on_a_row_opens_its_trial_and_marks_it_in_every_figure(
         return plots.map((plot) => [
           plot.closest("figure").id,
           plot.data.some(({ hoverinfo, marker, line, y }) => hoverinfo === "skip"
-            && y.some((value) => value !== null) && (marker?.symbol === "circle-open" || line?.width === 3)),
+            && y.some((value) => value !== null)
+            && (marker?.symbol === "circle-open" || marker?.line?.width === 2 || line?.width === 3)),
           plot.data[0].type === "parcoords" && plot.data[0].line.color.filter((each) => each > 0).length,
-        ]).filter(([id]) => /progress|curves|rungs-values|slices|parallel|contour/.test(id));
+        ]).filter(([id]) => /progress|curves|rungs-values|slices|parallel|contour|timeline/.test(id));
         """
     )
-    assert len(marked) >= 5
+    assert len(marked) >= 6
     assert [found for found in marked if not (found[1] or found[2] == 1)] == []
     # The page opens with the trial that its address names, and closing forgets it.
     browser.driver.refresh()
@@ -205,6 +206,30 @@ def test_a_click_on_a_point_opens_its_trial_and_tooltips_have_the_configuration(
     assert "kind plain" in told
     ActionChains(browser.driver, duration=20).click().perform()
     assert browser.until(_PANEL) == f"Trial {trial}"
+    browser.press(Keys.ESCAPE)
+    # So are the bars of the timeline, in their whole length.
+    browser.run("document.getElementById('timeline').scrollIntoView({ block: 'start', behavior: 'instant' })")
+    x, y, trial = browser.run(
+        """
+        const plot = document.querySelector("#timeline .plot"), { xaxis, yaxis } = plot._fullLayout;
+        const { base, customdata, x, y } = plot.data.find(({ name }) => name === "completed");
+        const at = x.indexOf(Math.max(...x)), box = plot.getBoundingClientRect();
+        return [
+          box.x + xaxis._offset + xaxis.c2p(base[at] + 0.9 * x[at]),
+          box.y + yaxis._offset + yaxis.c2p(y[at]), customdata[at][0],
+        ];
+        """
+    )
+    pointer = ActionChains(browser.driver, duration=20)
+    mouse = pointer.w3c_actions.pointer_action
+    mouse.move_to_location(round(x), round(y))
+    pointer.perform()
+    told = browser.until("return document.querySelector('#timeline .hoverlayer')?.textContent")
+    assert f"trial {trial} rung 0, to resource 3: completed, 60 s on unknown node" in told
+    assert f"x {trial}" in told
+    ActionChains(browser.driver, duration=20).click().perform()
+    assert browser.until(_PANEL) == f"Trial {trial}"
+    assert browser.errors() == []
 
 
 def test_points_that_are_picked_in_a_figure_are_chosen_in_all_and_in_the_table(
