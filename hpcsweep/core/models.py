@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import heapq
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -29,6 +29,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     WarmStartLoaded,
 )
+from hpcsweep.core.heaps import in_order
 from hpcsweep.core.objectives import DEFAULT, dominates
 from hpcsweep.core.outcomes import FACTS, FailureKind, Fault, FirstErrors, Outcome, classify_failure
 from hpcsweep.core.standing import Standing
@@ -381,6 +382,30 @@ class SweepFacts(EventFold):
                 return best
             heapq.heappop(self._best)  # a later value of it is in the heap as well
         return None
+
+    def leaders(self, n: int) -> list[Best]:
+        """The best `n` configurations, `best` first; where there is a front, others of that follow."""
+        best = self.best
+        if best is None:
+            return []
+        found = [best]
+        for other in self.front if self.objectives.has_front else self._in_order():
+            if len(found) == n:
+                break
+            if all(other.trial != each.trial for each in found):
+                found.append(other)
+        return found
+
+    def _in_order(self) -> Iterator[Best]:
+        """The configurations with a value, best first; one may come again."""
+        if self._standing is not None:
+            trials = sorted(self._standing.places, key=self._standing.places.__getitem__)
+            yield from (best for trial in trials if (best := self.newest(trial)) is not None)
+            return
+        for key in in_order(self._best):
+            best = self.newest(key[2])
+            if best is not None and self._key(best) == key:  # else a later value of it is in the heap as well
+                yield best
 
     @property
     def front(self) -> tuple[Best, ...]:

@@ -6,7 +6,6 @@ the metrics files of a few running runs; nothing of what has ended. Files may va
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,13 +15,11 @@ from typing import Final, NamedTuple
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.models import Best, Run
-from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.journal.tail import JournalTail
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.views.configurations import valued_configurations
 from hpcsweep.views.folder import missing_folder
 from hpcsweep.views.health import Liveness
 from hpcsweep.views.progress import SweepProgress
@@ -67,19 +64,6 @@ class StatusSnapshot(NamedTuple):
 
 #: So many of the best configurations are kept.
 LEADERS: Final = 5
-
-
-def leaders(state: SweepState) -> list[Best]:
-    """The best configurations, the first is `SweepState.best`; with a front, the first of that."""
-    if state.best is None:
-        return []
-    if state.objectives.has_front:
-        found: Iterable[Best] = state.front
-    else:
-        valued = valued_configurations(state)
-        found = heapq.nsmallest(LEADERS, valued, key=lambda each: state.value_key(each.trial) or ())
-    others = [each for each in found if each.trial != state.best.trial]
-    return [state.best, *others[: LEADERS - 1]]
 
 
 class StatusPoller:
@@ -151,7 +135,7 @@ class StatusPoller:
         for event in update.events:
             self._progress.apply(event)
         if update.anew or update.events:
-            self._leaders = leaders(self._progress.state)
+            self._leaders = self._progress.state.leaders(LEADERS)
         return ""
 
     def _newest_report(self, run: Run, at_work: LiveTask | None, now: float) -> RunningRun:

@@ -562,6 +562,7 @@ def test_the_running_best_is_the_one_found_by_looking_at_all_trials(
         if look and ranked:
             signed, rung, trial = ranked[0]
             assert state.best == Best(trial, -rung, sign * signed, 3**-rung, state.trials[trial].config)
+            assert [each.trial for each in state.leaders(3)] == [trial for *_, trial in ranked[:3]]
         elif look:
             assert state.best is None
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
 from hpcsweep.core.objectives import Objectives
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.views.front_history import FrontHistory, front_history
 from hpcsweep.views.fronts import by_weights, dominators_of, front_numbers, front_of, read_weights
@@ -65,6 +66,15 @@ def test_best_prints_the_front_and_its_picks(tmp_path: Path) -> None:
         row(1, 0.3, 90.0, "best speed"),
     ]
     assert (found["trial"], found["values"]) == (2, {"error": 0.2, "speed": 80.0})
+
+
+def test_the_leaders_are_the_front_its_knee_first_or_the_best_by_their_bounds() -> None:
+    state = SweepState.replay(journal(TRADE_OFF))
+    assert [best.trial for best in state.leaders(9)] == [2, 0, 3, 1]
+    assert [best.trial for best in state.leaders(3)] == [2, 0, 3]
+    runs = [ran(0, 20.0), ran(1, 60.0), ran(2, 90.0), ran(3, 70.0)]
+    state = SweepState.replay(journal(runs, objective=OBJECTIVES[1:]))
+    assert [best.trial for best in state.leaders(9)] == [2, 3, 1, 0]
 
 
 def row(trial: int, error: float, speed: float, *picks: str) -> dict[str, Any]:
