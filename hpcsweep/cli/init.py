@@ -112,6 +112,8 @@ def _summary(proposal: Proposal, path: Path) -> Iterator[str]:
         yield f"  space: {names}"
     if not proposal.todo.get("metrics"):
         yield f"  objective: {proposal.objective}, {proposal.mode}"
+        if proposal.costs:
+            yield f"  could be objectives, too: {', '.join(proposal.costs)}"
     for key, notes in proposal.todo.items():
         where = key if key == "space" else f"train.{key}"
         yield from (f"to do: {where}: {note}" for note in notes)

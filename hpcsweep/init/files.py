@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from hpcsweep.init.found import MetricFile
 from hpcsweep.init.loops import counts_from
-from hpcsweep.init.names import is_metric, is_step
+from hpcsweep.init.names import is_metric, is_step, measured
 from hpcsweep.init.sources import UNKNOWN, Source, assignments, keywords, last_name
 
 _MODELS: Final = re.compile(
@@ -133,7 +133,7 @@ def _dumped(
 def _file(
     source: Source, paths: Paths, target: ast.expr | None, keys: Sequence[str], kind: str
 ) -> Iterator[MetricFile]:
-    metrics = tuple(key for key in keys if is_metric(key))
+    metrics = measured(keys)
     found = paths.read(_opened(source, target))
     if not metrics or found is None:
         return
@@ -262,7 +262,7 @@ def _libraries(source: Source, paths: Paths) -> Iterator[MetricFile]:
         elif verb == "log_metrics" and call.args:
             kind = kind or "mlflow"
             tags["mlflow"] += _keys(source, call.args[0])
-    metrics = tuple(dict.fromkeys(tag for tag in tags.get(kind, ()) if is_metric(tag)))
+    metrics = measured(dict.fromkeys(tags.get(kind, ())))
     if kind and metrics:
         argument, path = folder or ("", "")
         step = next((tag for tag in tags[kind] if is_step(tag)), "")

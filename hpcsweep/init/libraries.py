@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hpcsweep.init.files import Paths
 from hpcsweep.init.found import MetricFile, MetricLine
-from hpcsweep.init.names import is_metric
+from hpcsweep.init.names import measured
 from hpcsweep.init.sources import Source, keywords, last_name
 
 #: What the Trainer of transformers prints after each evaluation.
@@ -64,7 +64,7 @@ def lightning_file(source: Source, paths: Paths) -> MetricFile | None:
             tags.append(first)
         elif verb == "log_dict" and call.args and isinstance(call.args[0], ast.Dict):
             tags += [key for key in map(source.constant, call.args[0].keys) if isinstance(key, str)]
-    metrics = tuple(dict.fromkeys(tag for tag in tags if is_metric(tag)))
+    metrics = measured(dict.fromkeys(tags))
     if not metrics or not (kind or trainer):
         return None
     argument, path = folder or ("", "")

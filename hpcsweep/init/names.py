@@ -23,6 +23,11 @@ _MINIMISED_TEXT: Final = """
 """
 _MAXIMISED: Final = frozenset(_MAXIMISED_TEXT.split())
 _MINIMISED: Final = frozenset(_MINIMISED_TEXT.split())
+#: What a model costs: further objectives beside a metric, never the only one. Of the last two more is better.
+_COSTS: Final = frozenset(("latency", "flops", "macs", "params", "throughput", "fps"))
+_RATES: Final = frozenset(("throughput", "fps"))
+#: What else is one where a script reports it to hpcsweep by its name.
+_REPORTED_COSTS: Final = frozenset(("size", "time", "seconds", "duration", "memory", "parameters"))
 _PLURALS: Final = {"losses": "loss", "accs": "acc", "errors": "error", "errs": "err", "scores": "score"} | {
     "accuracies": "accuracy",
     "rewards": "reward",
@@ -61,17 +66,30 @@ def is_metric(name: str) -> bool:
     return any(map(_is_kind, words(name)))
 
 
+def is_cost(name: str, *, reported: bool = False) -> bool:
+    """Whether it measures what a model costs; `reported`: by a script that reports it by this name."""
+    costs = _COSTS | _REPORTED_COSTS if reported else _COSTS
+    return not is_metric(name) and any(word in costs for word in words(name))
+
+
+def measured(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of metrics, with costs beside them; none where no metric is there."""
+    found = tuple(name for name in names if is_metric(name) or is_cost(name))
+    return found if any(map(is_metric, found)) else ()
+
+
 def metric_name(text: str, *, data: str = "") -> str:
     """`Average val loss` is `val_loss`; empty where it is no metric. `data` is for texts that have none."""
     parts = words(text)
-    if not any(map(_is_kind, parts)):
+    known = _is_kind if any(map(_is_kind, parts)) else _COSTS.__contains__
+    if not any(map(known, parts)):
         return ""
     kept = [word for word in parts if word not in _NOISE and word not in SETS]
     # Of a longer text what stands nearest to the value.
-    first = next(index for index, word in enumerate(kept) if _is_kind(word))
+    first = next(index for index, word in enumerate(kept) if known(word))
     kept = kept[max(0, first - 1 if first and kept[first - 1] in ("best", "log", "top") else first) :][:3]
-    known = data_of(parts) or data
-    name = "_".join([known, *kept] if known else kept)
+    named = data_of(parts) or ("" if is_cost(text) else data)
+    name = "_".join([named, *kept] if named else kept)
     return name if not name[0].isdigit() else f"metric_{name}"
 
 
@@ -90,7 +108,7 @@ def mode_of(name: str) -> str:
         base = word if word in _MAXIMISED else word.rstrip("0123456789")
         if _is_kind(word):
             return "max" if base in _MAXIMISED else "min"
-    return "min"
+    return "max" if _RATES.intersection(words(name)) else "min"
 
 
 def rank(name: str) -> tuple[int, int, int]:

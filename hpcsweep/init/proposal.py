@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from hpcsweep.init.command import CommandLine, build_command, metric_names, parameter_name
 from hpcsweep.init.found import Argument, Interface, MetricFile, MetricLine, Script
-from hpcsweep.init.names import mode_of, rank
+from hpcsweep.init.names import is_cost, mode_of, rank
 from hpcsweep.init.ranges import Domain, domain_of, guess
 from hpcsweep.init.roles import Role, normalised, role_of
 
@@ -39,6 +39,7 @@ class Proposal(NamedTuple):
         todo: What the user must do before it works, by key.
         left_out: Arguments that are no parameters, by why.
         ideas: Parameters that could be searched, as comments.
+        costs: Metrics of what a model costs, which could be objectives, too.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Proposal(NamedTuple):
     resources: dict[str, Any]
     notes: dict[str, list[str]]
     todo: dict[str, list[str]]
+    costs: tuple[str, ...] = ()
 
 
 _WHY: Final[dict[Role, str]] = {
@@ -126,6 +128,7 @@ def propose(script: Script, *, program: str, workdir: str = "") -> Proposal:
         _resources(script, arguments, roles),
         notes,
         todo,
+        found.costs,
     )
 
 
@@ -259,6 +262,7 @@ class _Found(NamedTuple):
     first_step: int | None
     notes: list[str]
     todo: list[str]
+    costs: tuple[str, ...] = ()
 
     def sources(self, command: CommandLine) -> tuple[Any, ...]:
         """As `train.metrics` has them."""
@@ -285,17 +289,25 @@ def _metrics(script: Script) -> _Found:
     if script.own is not None and script.own.reports:
         logged = [name for line in script.lines for name in line.metrics]
         logged += [name for file in script.files for name in file.metrics]
-        best = min(script.own.metrics or logged, key=rank, default="")
+        names = script.own.metrics or logged
+        costs = tuple(name for name in names if is_cost(name, reported=True))
+        best = min((name for name in names if name not in costs), key=rank, default="")
+        best, costs = (best, costs) if best else (min(costs, key=rank, default=""), ())
         notes = ["the script reports to hpcsweep itself"]
-        return _Found((), None, best or "val_loss", None, notes, [] if best else [_NO_REPORT])
+        return _Found((), None, best or "val_loss", None, notes, [] if best else [_NO_REPORT], costs)
     lines = script.lines
     best_line = min(
-        ((rank(name), not line.repeated, line, name) for line in lines for name in line.metrics),
+        (
+            (rank(name), not line.repeated, line, name)
+            for line in lines
+            for name in line.metrics
+            if not is_cost(name)
+        ),
         default=None,
         key=lambda each: each[:2],
     )
     best_file = min(
-        ((rank(name), file, name) for file in script.files for name in file.metrics),
+        ((rank(name), file, name) for file in script.files for name in file.metrics if not is_cost(name)),
         default=None,
         key=lambda each: each[0],
     )
@@ -303,7 +315,9 @@ def _metrics(script: Script) -> _Found:
         _, file, name = best_file
         shown = file.path or file.kind
         note = f"{shown} is read while the run writes it"
-        return _Found((), file, metric_names(file)[name], file.first_step, [note], [])
+        names = metric_names(file)
+        costs = tuple(names[key] for key in file.metrics if is_cost(key))
+        return _Found((), file, names[name], file.first_step, [note], [], costs)
     if best_line is None:
         return _Found((_PLACEHOLDER,), None, "val_loss", None, [], [_NO_METRIC])
     *_, line, name = best_line
@@ -314,16 +328,18 @@ def _metrics(script: Script) -> _Found:
         notes.append("without a step in the line the lines are counted: one for each epoch")
     if rank(name)[1] == 3:
         notes.append("only training metrics were found: a validation metric is a better objective")
-    return _Found(tuple(chosen), None, name, first, notes, [])
+    costs = tuple(each for line in chosen for each in line.metrics if is_cost(each))
+    return _Found(tuple(chosen), None, name, first, notes, [], costs)
 
 
 def _beside(line: MetricLine, lines: Sequence[MetricLine]) -> Iterator[MetricLine]:
-    """Other lines of validation or test metrics that have names of their own and count alike."""
+    """Other lines of validation or test metrics, or costs, that have names of their own and count alike."""
     known = set(line.metrics)
     for other in lines:
         names = set(other.metrics)
         alike = other.repeated and line.repeated and other.first_step == line.first_step
         steps = ("(?P<step>" in line.pattern) == ("(?P<step>" in other.pattern)
-        if alike and steps and not names & known and min(rank(name)[1] for name in names) < 2:
+        wanted = min(rank(name)[1] for name in names) < 2 or any(map(is_cost, names))
+        if alike and steps and not names & known and wanted:
             known |= names
             yield other

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from hpcsweep.init.command import parameter_name
 from hpcsweep.init.found import Argument
+from hpcsweep.init.names import mode_of
 from hpcsweep.init.proposal import Parameter, Proposal
 
 _WIDTH: Final = 100
@@ -29,6 +30,7 @@ def write_spec(proposal: Proposal, *, name: str, script: str) -> str:
         *_train(proposal),
         "",
         f"objective: {flow({'metric': proposal.objective, 'mode': proposal.mode})}",
+        *_several_objectives(proposal),
         "",
         *_space(proposal),
         "",
@@ -68,6 +70,14 @@ def _train(proposal: Proposal) -> Iterator[str]:
     elif proposal.metrics:
         yield "  metrics:"
         yield from (f"    - {flow(metric)}" for metric in proposal.metrics)
+
+
+def _several_objectives(proposal: Proposal) -> Iterator[str]:
+    """The same with what else is measured, as a comment."""
+    if proposal.costs:
+        costs = [{"metric": name, "mode": mode_of(name)} for name in proposal.costs]
+        yield "# Several objectives, for the trade-offs between them (add at_most: 50 for a bound):"
+        yield f"# objective: {flow([{'metric': proposal.objective, 'mode': proposal.mode}, *costs])}"
 
 
 def _space(proposal: Proposal) -> Iterator[str]:

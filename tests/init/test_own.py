@@ -51,6 +51,17 @@ def test_a_script_that_reports_by_a_callback_needs_no_pattern(script: str, objec
     ]
 
 
+def test_reported_costs_are_offered_as_further_objectives() -> None:
+    done = CliRunner().invoke(app, ["init", str(SWEEPS / "digits_front.py"), "-o", "-"])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    at = lines.index("objective: {metric: val_error, mode: min}")
+    assert lines[at + 2] == "# objective: [{metric: val_error, mode: min}, {metric: size, mode: min}]"
+    assert (
+        "objective: [" not in CliRunner().invoke(app, ["init", str(SWEEPS / "digits.py"), "-o", "-"]).output
+    )
+
+
 FUNCTION = """\
 from hpcsweep import Trial
 
