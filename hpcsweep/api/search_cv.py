@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -24,7 +24,7 @@ from hpcsweep.api.search_space import SearchSpace, read_search_space
 from hpcsweep.api.sweep import Sweep
 from hpcsweep.errors import FolderError, SpecError, SweepFailed
 from hpcsweep.training import sklearn as training
-from hpcsweep.training.sklearn import METRIC, VARIABLE, Search
+from hpcsweep.training.sklearn import VARIABLE, Search, objective_names
 
 if TYPE_CHECKING:
     from hpcsweep.api.objects import Resources
@@ -55,7 +55,9 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         n_iter: How many candidates to try. None: every combination of the lists.
         scheduler: With one step for each fold. Default: every candidate gets every fold.
         searcher: Such as `hs.GP()`. Default: `grid` without `n_iter`, else `random`.
-        cv: As in `GridSearchCV`; so are `scoring`, `refit`, `error_score` and `return_train_score`.
+        scoring: As in `GridSearchCV`. Of several scores the one that `refit` names is searched for; where it
+            names none (`refit=False`, or a function that chooses) all of them, as several objectives.
+        cv: As in `GridSearchCV`; so are `refit`, `error_score` and `return_train_score`.
         folds: `resource`: a candidate's folds are steps of one run. `repeats`: they are runs of their own, at
             the same time.
         cluster: Where fits run: `hs.Slurm(...)`, `hs.Local(slots=8)`, or `auto`. Default: in this process.
@@ -158,14 +160,14 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
             splits=splits,
             scorer=scorers,
             options=options,
-            metric=refit_metric if isinstance(refit_metric, str) else "score",
+            metrics=_searched(scorers, refit_metric),
             repeats=self.folds == "repeats",
             checkpoints=self._cluster is not None or not isinstance(self._scheduler(), Fifo),
             errors=Path(),
         )
         key = _key(search)
         with self._root(key) as root:
-            sweep = self._sweep(space, root)
+            sweep = self._sweep(space, root, search.metrics)
             search = search._replace(errors=root.resolve() / _ERRORS)
             self._run(sweep, search, root)
             results = sweep.results()
@@ -227,7 +229,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         found = {"name": given} if isinstance(given, str) else dict(plain(given))
         return found if self.random_state is None else {**found, "seed": int(self.random_state)}
 
-    def _sweep(self, space: SearchSpace, root: Path) -> Sweep:
+    def _sweep(self, space: SearchSpace, root: Path, metrics: Sequence[str]) -> Sweep:
         cluster: dict[str, Any] = {}
         given = self._cluster
         if given is not None:
@@ -238,7 +240,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         return Sweep(
             Train(function="hpcsweep.training.sklearn:train", check=False),
             space.parameters,
-            Objective(METRIC, mode="max"),
+            [Objective(name, mode="max") for name in objective_names(metrics)],
             searcher=self._searcher(),
             scheduler=self._scheduler(),
             repeats=self.n_splits_ if self.folds == "repeats" else 1,
@@ -322,6 +324,13 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         self.best_estimator_ = best
         if hasattr(best, "feature_names_in_"):
             self.feature_names_in_ = best.feature_names_in_
+
+
+def _searched(scorers: Any, refit_metric: Any) -> tuple[str, ...]:
+    """The scores that are searched for: that of `refit`, or all of several where it names none."""
+    if isinstance(refit_metric, str):
+        return (refit_metric,)
+    return tuple(getattr(scorers, "_scorers", scorers))
 
 
 def _length(value: Any) -> int | None:

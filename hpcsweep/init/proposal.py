@@ -315,9 +315,9 @@ def _metrics(script: Script) -> _Found:
         _, file, name = best_file
         shown = file.path or file.kind
         note = f"{shown} is read while the run writes it"
-        names = metric_names(file)
-        costs = tuple(names[key] for key in file.metrics if is_cost(key))
-        return _Found((), file, names[name], file.first_step, [note], [], costs)
+        by_key = metric_names(file)
+        costs = tuple(by_key[key] for key in file.metrics if is_cost(key))
+        return _Found((), file, by_key[name], file.first_step, [note], [], costs)
     if best_line is None:
         return _Found((_PLACEHOLDER,), None, "val_loss", None, [], [_NO_METRIC])
     *_, line, name = best_line

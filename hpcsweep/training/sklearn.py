@@ -21,13 +21,19 @@ from hpcsweep.trial import Trial
 
 #: Path of the file, in the environment of each run.
 VARIABLE: Final = "HPCSWEEP_SEARCH_CV"
-#: Name of the objective: the mean over the folds so far.
+#: Name of the objective: the mean over the folds so far. Each of several has the name of its score.
 METRIC: Final = "mean_test_score"
+_MEAN: Final = "mean_test_"
 #: Of a fold; the scores are `test_NAME` and `train_NAME`.
 FIT_TIME: Final = "fit_time"
 SCORE_TIME: Final = "score_time"
 SAMPLES: Final = "n_test_samples"
 _SCORES: Final = "scores.json"
+
+
+def objective_names(metrics: Sequence[str]) -> tuple[str, ...]:
+    """What the means of these scores are called."""
+    return (METRIC,) if len(metrics) == 1 else tuple(f"{_MEAN}{name}" for name in metrics)
 
 
 class Search(NamedTuple):
@@ -38,7 +44,7 @@ class Search(NamedTuple):
             for them in a configuration.
         splits: Indices to train and to test on, of each fold.
         options: Further arguments of scikit-learn's `_fit_and_score`.
-        metric: Which score is the objective.
+        metrics: Which scores are the objectives.
         repeats: Whether each fold is a trial of its own.
         checkpoints: Whether to keep the scores of the folds so far, for runs that go on.
         errors: Folder for the tracebacks of fits that failed.
@@ -51,7 +57,7 @@ class Search(NamedTuple):
     splits: Sequence[tuple[Any, Any]]
     scorer: Any
     options: Mapping[str, Any]
-    metric: str
+    metrics: tuple[str, ...]
     repeats: bool
     checkpoints: bool
     errors: Path
@@ -79,6 +85,8 @@ def load(path: Path) -> Search:
 
     parts = joblib.load(path)
     search: Search = pickle.loads(parts.pop("code"))
+    if isinstance(search.metrics, str):  # of earlier versions, which had one
+        search = search._replace(metrics=(search.metrics,))
     return search._replace(**parts)
 
 
@@ -94,9 +102,10 @@ def evaluate(trial: Trial, search: Search) -> None:
         fold = trial.id % len(search.splits)
         _report(trial, 1, [], _fold(search, trial, fold))
         return
-    scores: list[float] = []
+    scores: list[list[float]] = []
     if trial.resume_from is not None:
-        scores = json.loads((trial.resume_from / _SCORES).read_text())
+        kept = json.loads((trial.resume_from / _SCORES).read_text())
+        scores = [each if isinstance(each, list) else [each] for each in kept]  # earlier versions had one
     for step in trial.steps():
         _report(trial, step, scores, _fold(search, trial, step - 1))
         if search.checkpoints:
@@ -105,7 +114,7 @@ def evaluate(trial: Trial, search: Search) -> None:
 
 
 def _fold(search: Search, trial: Trial, fold: int) -> dict[str, float]:
-    """Scores and times of one fold, and the objective's score as METRIC."""
+    """Scores and times of one fold, and the scores that are objectives by their names as these."""
     train, test = search.splits[fold]
     found = _fit_and_score(
         clone(search.estimator),
@@ -135,15 +144,19 @@ def _fold(search: Search, trial: Trial, fold: int) -> dict[str, float]:
         scores = found.get(f"{kind}_scores", {})
         for name, score in (scores if isinstance(scores, Mapping) else {"score": scores}).items():
             metrics[f"{kind}_{name}"] = float(score)
-    if f"test_{search.metric}" not in metrics:
+    if any(f"test_{name}" not in metrics for name in search.metrics):
         names = ", ".join(name.removeprefix("test_") for name in metrics if name.startswith("test_"))
         raise SpecError(f"refit: must name the score that is searched for, one of {names}")
-    return {**metrics, METRIC: metrics[f"test_{search.metric}"]}
+    scores = [metrics[f"test_{name}"] for name in search.metrics]
+    return metrics | dict(zip(objective_names(search.metrics), scores, strict=True))
 
 
-def _report(trial: Trial, step: int, scores: list[float], metrics: dict[str, float]) -> None:
-    scores.append(metrics[METRIC])
-    trial._record(step, {**metrics, METRIC: sum(scores) / len(scores)})
+def _report(trial: Trial, step: int, scores: list[list[float]], metrics: dict[str, float]) -> None:
+    """`scores`: of each objective those of the folds before."""
+    names = [name for name in metrics if name.startswith(_MEAN)]
+    scores.append([metrics[name] for name in names])
+    means = [sum(each) / len(scores) for each in zip(*scores, strict=True)]
+    trial._record(step, metrics | dict(zip(names, means, strict=True)))
 
 
 #: That of the runs in this process. It is read when the module is imported, so that the runs of a task, which
