@@ -41,6 +41,7 @@ from hpcsweep.store.compaction import (
     RemoveCheckpoints,
     WritePart,
     WriteTables,
+    read_tables,
 )
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
@@ -62,6 +63,7 @@ from tests.driver.sweeps import (
     of_kind,
     undisturbed,
 )
+from tests.html.trade_offs import trade_off
 
 CHILD = [sys.executable, "-P", "-m", "hpcsweep.store.compaction.worker"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -312,6 +314,20 @@ def test_a_process_of_its_own_compacts_a_sweep(root: Path, controller: Path) -> 
     child.close()
     once, twice = (read_part(Layout(root).reports_part(name)) for name in (part, "000009-1"))
     assert twice.to_pylist() == [row for row in once.to_pylist() for _ in range(2)]
+
+
+def test_a_process_of_its_own_writes_the_tables_of_several_objectives(tmp_path: Path) -> None:
+    results = trade_off(tmp_path / "r")
+    child = SubprocessCompactor([*CHILD, str(results.path)], ENVIRONMENT)
+    child.begin(WriteTables())
+    assert completed(child) == CompactionResult()
+    child.close()
+    best = {"error": 0.2, "speed": 80.0}
+    tables = read_tables(Layout(results.path))
+    assert tables is not None
+    assert tables.best is not None
+    assert tables.best["values"] == best
+    assert load(results.path).trials["front"].tolist()[:4] == [1, 1, 1, 1]
 
 
 def test_a_process_that_dies_or_cannot_be_started_is_an_error_and_not_the_end(root: Path) -> None:
