@@ -150,7 +150,7 @@ def _importance_caption(result: Analysis) -> str:
     configurations = plural(result.values, "configuration")
     text = f"Functional ANOVA of {configurations} with a value at resource {result.resource}"
     if result.values < result.configurations:
-        text += f", which {result.configurations:,} have at any; more training may change it"
+        text += f" ({result.configurations:,} have one at any); more training may change it"
     if result.used < result.values:
         text += f". Computed from {result.used:,} of them, drawn at random"
     if result.clipped:

@@ -270,6 +270,8 @@ _PACKED: Final = 4000
 #: Beyond this, digits are kept as they are: dates in milliseconds, counts.
 _LARGE: Final = 1e6
 _DIGITS: Final = 7
+#: So many are shown of a number, here and elsewhere (`hpcsweep.views.format.number`).
+_SHOWN: Final = 6
 _COLOUR: Final = re.compile(r"@([1-8]|low|middle|high|good|bad|muted|page)(?:/(0?\.\d+|1|0))?")
 #: What a template may hold beside its `%{...}`; nowhere else is anything but text.
 _OURS: Final = re.compile(r"&lt;(br|/?b|/?extra)&gt;")
@@ -324,7 +326,7 @@ def _share(traces: Any) -> tuple[Any, list[msgspec.Raw]]:
 
 def trials_json(table: TrialTable) -> Markup:
     """What the table and the panel of a trial show, for a script element. Configurations are exact."""
-    encoded = msgspec.json.encode(table.data, enc_hook=lambda array: _rounded(array).tolist())
+    encoded = msgspec.json.encode(table.data, enc_hook=lambda array: _rounded(array, digits=_SHOWN).tolist())
     return Markup(encoded.decode().translate(_IN_HTML))
 
 
@@ -352,14 +354,16 @@ def plain(value: Any, key: str = "") -> Any:
             return _rounded(array).tolist() if array.dtype.kind in "biuf" else plain(array.tolist(), key)
 
 
-def _rounded(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Of 7 significant digits. numpy divides by a power of ten, so the text of each number is short."""
+def _rounded(
+    array: np.ndarray[Any, np.dtype[Any]], *, digits: int = _DIGITS
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Of so many significant digits. numpy divides by a power of ten, so the text of each number is short."""
     if array.dtype.kind != "f":
         return array
     with np.errstate(all="ignore"):
         exact = np.asarray(array, dtype=float)
         size = np.abs(exact)
-        scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(size)))
+        scale = 10.0 ** (digits - 1 - np.floor(np.log10(size)))
         rounds = np.isfinite(scale) & (size < _LARGE) & (scale > 0)
         return np.where(rounds, np.round(exact * np.where(rounds, scale, 1.0)) / scale, exact)
 

@@ -29,6 +29,7 @@ from hpcsweep.html.pareto import Mode, pareto
 from hpcsweep.html.progress import progress
 from hpcsweep.html.rungs import rungs
 from hpcsweep.html.sections import Alternatives, Block, Figure, Section
+from hpcsweep.html.timeline import timeline
 from hpcsweep.views.format import label
 from hpcsweep.views.importance import importances
 from hpcsweep.views.resource_values import compared_resources
@@ -193,6 +194,10 @@ class Plots:
     def failures(self) -> go.Figure:
         """The share of each node's attempts that failed or were interrupted."""
         return self._drawn("failures", failures, "no attempt on a known node failed or was interrupted")
+
+    def timeline(self) -> go.Figure:
+        """What each node ran, and when."""
+        return self._drawn("timeline", timeline, "no task has begun")
 
     def gpu_time(self) -> go.Figure:
         """Where the GPU time went, or that of runs without a GPU."""

@@ -77,11 +77,13 @@ class TrialTable(NamedTuple):
         data: See `hpcsweep.html.trials`.
         total: Trials.
         caption: What it shows, for screen readers too.
+        example: What its filter may be given, part by part; a range first.
     """
 
     data: Mapping[str, Any]
     total: int
     caption: str
+    example: Sequence[str]
 
 
 class SweepRow(NamedTuple):

@@ -8,7 +8,7 @@
   const clear = document.getElementById("trial-clear"), panel = document.getElementById("trial");
   const ROW = 30, BEFORE = 8; // pixels of a row; rows that are made before those in sight
   const columns = data.columns;
-  columns.forEach((column) => { column.values ??= data.configs.map((config) => config[column.name] ?? null); });
+  columns.forEach((column) => { column.values ??= data.configs.map((config) => (config[column.name] === null ? "null" : config[column.name] ?? null)); });
   const numbers = columns[0].values, rowOf = new Map(numbers.map((trial, row) => [trial, row]));
   let order = [...numbers.keys()], shown = order, sorted = { column: -1, falling: false }, current = -1, matching = null;
 
@@ -203,7 +203,7 @@
     const log = data.logs[trial];
     panel.replaceChildren(
       make("header", {}, make("h2", { id: "trial-title", textContent: `Trial ${trial}` }), close),
-      ...titled("Configuration", values(Object.entries(config))),
+      ...titled("Configuration", values(Object.entries(config).map(([name, value]) => [name, value ?? "null"]))),
       ...titled("Results", values(facts.map(({ name, values: all }) => [name, all[row]]))),
       ...curves.parts,
       ...titled("What happened", make("ul", {}, ...data.story[row].map((line) => make("li", { textContent: line })))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,9 @@ from hpcsweep.views.trial_rows import sort_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+_ABSENT: Final = object()
+#: Examples have words that are shorter.
+_LONG_WORD: Final = 20
 #: Metrics beside the objective that have a column.
 METRICS: Final = 12
 #: So many points of learning curves the page knows, those of the best trials first; of one at most so many.
@@ -54,7 +58,31 @@ def trials(results: Results) -> Section | None:
         "logs": {} if results.simulated else _logs(results, rows),
     }
     caption = "All trials, best first. A row, or a point in a figure, opens what is known of its trial."
-    return Section("trials", "Trials", [TrialTable(data, len(rows), caption)])
+    return Section("trials", "Trials", [TrialTable(data, len(rows), caption, _example(results, rows))])
+
+
+def _example(results: Results, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A filter of this sweep's own: ranges of parameters and of the metric, a word."""
+    known: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row["config"].items():
+            known.setdefault(name, []).append(value)
+    numeric = {
+        name: float(np.median(values))
+        for name, values in known.items()
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    }
+    valued = [row["value"] for row in rows if row["value"] is not None]
+    ranges = [f"{_quoted(name)}<{middle:.2g}" for name, middle in numeric.items() if '"' not in name][:1]
+    if valued:
+        ranges.append(f"{_quoted(results.metric)}{'<' if results.minimise else '>'}{np.median(valued):.2g}")
+    words = (value for values in known.values() for value in values if isinstance(value, str))
+    word = next((value for value in words if value and '"' not in value and len(value) < _LONG_WORD), None)
+    return [*(ranges or ["trial<10"]), *([_quoted(word)] if word else [])]
+
+
+def _quoted(text: str) -> str:
+    return text if re.fullmatch(r"[^\s<>=]+", text) else f'"{text}"'
 
 
 # --------------------------------------------------------------------------- the table
@@ -76,7 +104,9 @@ def _columns(results: Results, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
         _column("fate", [_fate(row, last, ended=results.folder.state.ended is not None) for row in rows]),
     ]
     for name in dict.fromkeys(name for row in rows for name in row["config"]):
-        column = _column(name, [row["config"].get(name) for row in rows])
+        # null is a value like any other; a parameter that is not active has none.
+        values = [row["config"].get(name, _ABSENT) for row in rows]
+        column = _column(name, [None if v is _ABSENT else "null" if v is None else v for v in values])
         columns.append(column | {"values": None})  # they are in `configs`
     for name in list(metrics)[:METRICS]:
         columns.append(_column(name, [row["metrics"].get(name) for row in rows]))

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpcsweep.html.page import COLOURS, figure_json, plain, render
-from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
+from hpcsweep.html.page import COLOURS, figure_json, plain, render, trials_json
+from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text, TrialTable
 
 EVIL = "</script><script>window.hacked = 1</script><b onclick=x()>&lt;&amp;"
 SHOWN = "&lt;/script&gt;&lt;script&gt;window.hacked = 1&lt;/script&gt;&lt;b onclick=x()&gt;&amp;lt;&amp;amp;"
@@ -263,3 +263,9 @@ def test_long_lists_that_several_traces_have_are_written_once() -> None:
         {"x": {"$": 0}, "y": (-y).tolist()},
         {"x": [0.0, 1.0, 2.0], "y": [0.0, 1.0, 2.0]},
     ]
+
+
+def test_numbers_of_the_table_are_rounded_once_to_what_is_shown() -> None:
+    """Rounded to more digits first, 0.0601636501 would be shown as 0.0601636 by one and ...37 by another."""
+    table = TrialTable({"values": np.array([0.0601636501, 12345678.5])}, 2, "caption", ["x<1"])
+    assert json.loads(trials_json(table)) == {"values": [0.0601637, 12345678.5]}

@@ -42,6 +42,33 @@ def test_trials_stand_best_first_with_what_became_of_them(tmp_path: Path) -> Non
     assert (kinds["x"], kinds["fate"], kinds["rung"]) == ("number", "text", "number")
 
 
+def test_the_filter_s_example_is_of_this_sweep(tmp_path: Path) -> None:
+    def example(folder: str, **options: Any) -> list[str]:
+        section = trials(sweep(tmp_path / folder, HALVING, **options))
+        assert section is not None
+        (table,) = section.blocks
+        assert isinstance(table, TrialTable)
+        return list(table.example)
+
+    assert example("numbers") == ["x<2.5", "loss<0.7"]
+    words = {"type": "choice", "values": ["a b", "c"]}
+    configs = {trial: {"my kind": "a b"} for trial in range(6)}
+    options: dict[str, Any] = {"space": {"my kind": words}, "configs": configs}
+    assert example("words", mode="max", **options) == ["loss>0.7", '"a b"']
+
+
+def test_null_is_a_value_and_what_is_not_active_has_none(tmp_path: Path) -> None:
+    space = {
+        "x": {"type": "choice", "values": [None, 1]},
+        "y": {"type": "int", "low": 0, "high": 9, "when": {"x": 1}},
+    }
+    configs: dict[int, Any] = {0: {"x": None}, 1: {"x": 1, "y": 3}}
+    found = data(sweep(tmp_path, [Ran(0, 9, 0.5), Ran(1, 9, 0.6)], space=space, configs=configs))
+    kinds = {each["name"]: each["kind"] for each in found["columns"]}
+    assert (kinds["x"], kinds["y"]) == ("text", "number")
+    assert found["configs"] == [{"x": None}, {"x": 1, "y": 3}]
+
+
 def test_what_is_not_promoted_is_not_dropped_while_the_sweep_runs(tmp_path: Path) -> None:
     assert columns(data(sweep(tmp_path, HALVING)))["fate"][1:5] == ["not promoted yet"] * 4
 

@@ -81,7 +81,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "logs": {},
     }
     target = tmp_path_factory.mktemp("many") / "report.html"
-    target.write_text(render("many", [Section("trials", "Trials", [TrialTable(data, MANY, "caption")])]))
+    target.write_text(
+        render("many", [Section("trials", "Trials", [TrialTable(data, MANY, "caption", ["lr<0.01"])])])
+    )
     return target
 
 

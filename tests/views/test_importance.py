@@ -215,7 +215,7 @@ def test_importance_uses_the_highest_resource_that_many_reached(tmp_path: Path) 
     found = analysed(results)
     assert (found.resource, found.values, found.configurations) == (3, 30, 100)
     section = importance(results)
-    assert "30 configurations with a value at resource 3, which 100 have at any" in figure(section).caption
+    assert "30 configurations with a value at resource 3 (100 have one at any)" in figure(section).caption
 
 
 def test_importance_at_another_resource_is_chosen_from_a_list(tmp_path: Path) -> None:
