@@ -121,7 +121,9 @@ class ShapedAssigner(Assigner):
         batch, task = each.batch, each.task
         if each.kind != kind_of(needs) or not batch.fits(needs):
             return False
-        if needs.time_s is not None and batch.time_s and batch.time_s < needs.time_s:
+        # No task has more than `cluster.task_time`: what needs more goes on from its checkpoint in the next.
+        most_s = min(needs.time_s or 0, self._settings.task_time_s or math.inf)
+        if batch.time_s and batch.time_s < most_s:
             return False
         if not each.begun or task.given == 0 or task.start.ends is None:
             return True

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpcsweep.cluster.simulated.nodes import Nodes
 from hpcsweep.core.cluster_protocol import TaskResources
-from hpcsweep.core.events import BatchPlanned, RunFinished, RunsAssigned, SweepOutcome
+from hpcsweep.core.events import BatchPlanned, RunFinished, RunInterrupted, RunsAssigned, SweepOutcome
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.run_resources import RunResources
 from hpcsweep.core.state import SweepState
@@ -228,6 +228,17 @@ def test_tasks_that_do_two_runs_at_a_time_keep_the_cap(
     events = sweep(tmp_path / "shaped", resources, reuse=True, concurrent=2, simulated=site)
     assert decisions(events) == decisions(alike)
     assert peak.most == 8
+
+
+def test_runs_with_a_longer_limit_than_any_task_go_on_in_the_next_one(tmp_path: Path) -> None:
+    """A sweep that submits tasks which nothing is given to, again and again, ends with its time."""
+    options: dict[str, Any] = {"simulated": {"seconds_per_unit": 60}, "sections": {"budget": {"time": "3h"}}}
+    alike = sweep(tmp_path / "alike", {"gpus": 1, "time": "30m"}, **options)
+    resources = {"gpus": GPUS, "time": {"per_unit": "2m"}}
+    events = sweep(tmp_path / "shaped", resources, reuse=True, task_time="6m", **options)
+    assert decisions(events) == decisions(alike)
+    assert max(event.time_s for event in events if isinstance(event, BatchPlanned)) == 360
+    assert any(isinstance(event, RunInterrupted) for event in events)
 
 
 @pytest.mark.parametrize("reuse", [False, True])
