@@ -151,7 +151,8 @@ class GP(RandomFallback):
         """
         with _one_thread().limit(limits=1):
             starts, steps = next(effort for most, effort in EFFORTS.items() if most is None or n <= most)
-            data = TrainingData(history, history.values if values is None else values)
+            values = history.values if values is None else values
+            data = TrainingData(history, values)
             pending = history.pending[-MOST_PENDING:]
             others = np.concatenate([data.lifted, pending, history.space.to_unit(besides)])
             samples = PosteriorSamples(
@@ -164,7 +165,14 @@ class GP(RandomFallback):
             )
             best = np.concatenate([data.units[data.largest], others])[samples.order]
             pool = CandidatePool(
-                history, data.features, samples, fallback=self, best=best, steps=steps, rng=rng
+                history,
+                data.features,
+                samples,
+                values=values,
+                fallback=self,
+                best=best,
+                steps=steps,
+                rng=rng,
             )
             chosen: list[Config] = []
             while len(chosen) < n:

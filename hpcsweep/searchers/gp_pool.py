@@ -37,6 +37,7 @@ class CandidatePool:
 
     Args:
         history: What was proposed already.
+        values: What is minimised, one for each of its observations, `(m,)`.
         fallback: Draws configurations that are new, and knows which were proposed.
         features: Of the model.
         samples: What the improvement is over; those taken are added to it.
@@ -51,6 +52,7 @@ class CandidatePool:
         features: Features,
         samples: PosteriorSamples,
         *,
+        values: Floats,
         fallback: RandomFallback,
         best: Floats,
         steps: int,
@@ -59,7 +61,7 @@ class CandidatePool:
         self._space, self._features, self._samples, self._rng = history.space, features, samples, rng
         self._steps = steps
         priors = self._space.priors
-        self._power = priors.exponent(history.X, history.values, history.resources) if priors else 0.0
+        self._power = priors.exponent(history.X, values, history.resources) if priors else 0.0
         self._seen = set(fallback.seen(history))
         size = self._space.size
         self._whole = size is not None and size <= WHOLE

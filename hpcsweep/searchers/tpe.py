@@ -110,12 +110,13 @@ class TPE(RandomFallback):
         if n <= first or not history.space.columns or history.observed < LEAST_RESULTS:
             return self.complete([], n, history, rng)
         columns = Columns(history.space)
-        good, bad, largest = self._densities(columns, history)
+        values = ranks(history)
+        good, bad, largest = self._densities(columns, history, values.copy())
         modelled = n - first
         if not largest or _several_resources(history):
             modelled -= int(rng.binomial(modelled, self._share))
         priors = history.space.priors
-        power = priors.exponent(history.X, history.values, history.resources) if priors else 0.0
+        power = priors.exponent(history.X, values, history.resources) if priors else 0.0
         if len(history.objectives) > 1:
             given = self._by_columns(modelled, columns, good, bad, history, rng, power=power)
             return self.complete(given, n, history, rng)
@@ -134,9 +135,14 @@ class TPE(RandomFallback):
             chosen = select_batch(modelled, log_good, log_bad, repulsion)
         return self.complete([candidates[index] for index in chosen], n, history, rng)
 
-    def _densities(self, columns: Columns, history: History) -> tuple[ParzenEstimator, ParzenEstimator, bool]:
-        """The good density, the bad one, and whether they are of the largest resource."""
-        values, trials, units = ranks(history), history.trials, history.X
+    def _densities(
+        self, columns: Columns, history: History, values: Floats
+    ) -> tuple[ParzenEstimator, ParzenEstimator, bool]:
+        """The good density, the bad one, and whether they are of the largest resource.
+
+        `values` `(m,)` order the observations; those of trials that failed at last become NaN.
+        """
+        trials, units = history.trials, history.X
         resources, resource = np.unique(history.resources, return_inverse=True)
         # Of a configuration that was observed twice at a resource the last observation counts.
         pairs = trials * len(resources) + resource

@@ -9,7 +9,8 @@ import pytest
 from numpy.random import default_rng
 
 from hpcsweep.core.history import History
-from hpcsweep.core.priors import Normal, Prior, Weights
+from hpcsweep.core.objectives import Objective, Objectives
+from hpcsweep.core.priors import Normal, Prior, Priors, Weights
 from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
 from hpcsweep.searchers import make_searcher
 
@@ -63,6 +64,28 @@ def test_wrong_prior_is_left_behind(name: str) -> None:
     values = _search(name, wrong, evaluations=120, batch=8)
     assert min(values[:8]) > 2 * min(values)
     assert min(values) < 0.8
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_a_prior_is_judged_by_all_that_is_optimised(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it finds probable has the best first objective, and is beyond a bound."""
+    believed = Space((Parameter("x", Float(0.0, 1.0), prior=Normal(0.9, 0.1)),))
+    history = History(believed, objectives=Objectives([Objective("loss", at_most=0.5), Objective("size")]))
+    for x in default_rng(0).random(40).tolist():
+        values = (1 - x, x)
+        history.observe(history.add({"x": x}), values[0], 1, key=(max(0.0, x - 0.5), *values))
+    powers: list[float] = []
+    judge = Priors.exponent
+
+    def exponent(self: Priors, *args: Any) -> float:
+        powers.append(judge(self, *args))
+        return powers[-1]
+
+    monkeypatch.setattr(Priors, "exponent", exponent)
+    make_searcher(name, seed=0, options={}).ask(2, history, default_rng(0))
+    assert powers
+    assert set(powers) == {0.0}
+    assert judge(believed.priors, history.X, history.values, history.resources) > 0
 
 
 def test_random_draws_from_the_prior_get_fewer() -> None:
