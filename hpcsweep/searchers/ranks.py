@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,7 +10,7 @@ from numpy.random import Generator
 
 from hpcsweep.core import pareto
 from hpcsweep.core.domains import Floats
-from hpcsweep.core.history import History
+from hpcsweep.core.history import History, Ints
 
 #: So many of the first places are given with care.
 MOST: Final = 25
@@ -31,11 +30,20 @@ def ranks(history: History) -> Floats:
     for resource in np.unique(resources):
         rows = np.flatnonzero((resources == resource) & ~np.isnan(points[:, 0]))
         if len(rows):
-            reference = pareto.reference_point(points[rows], violations[rows])
-            within = functools.partial(pareto.by_hypervolume, reference=reference, most=MOST)
-            order = rows[pareto.ranked(points[rows], violations[rows], within=within)]
-            places[order] = np.arange(len(order))
+            places[rows[_order(points[rows], violations[rows])]] = np.arange(len(rows))
     return places
+
+
+def _order(points: Floats, violations: Floats) -> Ints:
+    """Indices of points `(n, k)`, best first: front by front, the first `MOST` by hypervolume."""
+    reference = pareto.reference_point(points, violations)
+    order: list[int] = []
+    for front in pareto.fronts(points, violations):
+        left = MOST - len(order)
+        if left > 0:
+            front = front[pareto.by_hypervolume(points[front], reference, most=left)]
+        order += front.tolist()
+    return np.array(order, dtype=np.int64)
 
 
 def scalarisations(history: History, count: int, rng: Generator) -> Iterator[Floats]:
