@@ -16,6 +16,7 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     RunRetried,
+    SweepExtended,
     SweepResumed,
     SweepStarted,
     TickSubmitted,
@@ -225,7 +226,10 @@ class SweepProgress:
             case _:
                 pass
         at = getattr(event, "at", None)
-        if isinstance(at, float) and not isinstance(event, TickSubmitted):  # that is when it will tick
+        if isinstance(event, TickSubmitted):  # that is when it will tick
+            return
+        paused = isinstance(event, SweepExtended) and self.state.ended is not None
+        if isinstance(at, float) and not paused:
             self.now = max(self.now, at)
 
     def _run_finished(self, event: RunFinished) -> None:

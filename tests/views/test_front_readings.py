@@ -12,9 +12,17 @@ from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
 from hpcsweep.cli.trial import explanation_lines
-from hpcsweep.core.events import Outcome, RunReported, SweepStarted, TrialStopped
+from hpcsweep.core.events import (
+    Outcome,
+    RunReported,
+    SweepExtended,
+    SweepResumed,
+    SweepStarted,
+    TrialStopped,
+)
 from hpcsweep.core.state import SweepState
 from hpcsweep.views.explain import explain
+from hpcsweep.views.progress import SweepProgress
 from hpcsweep.views.results import Results
 from tests.html.hand_made_sweeps import Ran
 from tests.html.trade_offs import INFEASIBLE, OBJECTIVES, TRADE_OFF, journal, ran, trade_off
@@ -221,6 +229,17 @@ def test_hypervolumes_are_up_to_the_reference_point_of_the_sweep_file(tmp_path: 
     three = other(tmp_path, "three", [ran(0, 0.15, 85.0)], objective=with_reference(2.0, 50.0))
     _, differ = json.loads(run("compare", one.path, three.path, "--json").output)["notes"]
     assert differ == "Their sweep files give different reference points: none of them is taken."
+
+
+def test_the_pause_before_an_extension_is_left_out_of_the_time() -> None:
+    """As after a reference point was changed: an hour after the end."""
+    found = journal()
+    progress = SweepProgress.replay(found)
+    before, end = progress.active_s, progress.now
+    progress.apply(SweepExtended(end + 3600.0, {"objective": with_reference(2.0, 50.0)}, ("objective",)))
+    assert progress.active_s == before
+    progress.apply(SweepResumed(end + 3601.0))
+    assert progress.active_s == before
 
 
 def test_what_has_other_objectives_is_not_compared(tmp_path: Path) -> None:
