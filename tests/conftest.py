@@ -26,14 +26,17 @@ collect_seldom()
 
 #: Tests that one worker of pytest-xdist runs, since they share a cluster, a browser or slow imports.
 GROUPS = {
-    # Two at a time, of about the same length: what they wait for still comes in time.
+    # Three at a time, of about the same length. Each waits for two thirds of its time: together they leave
+    # cores to others, and what they wait for still comes in time.
     "slurm/test_survival": "slurm that waits",
-    "slurm/test_accounting": "slurm that waits",
+    "slurm/test_accounting": "slurm with accounts",
     "slurm/test_programs": "slurm that waits",
-    "slurm/test_reuse": "slurm that waits",
-    "slurm/test_adapter": "slurm that waits",
-    "slurm/test_stopping": "slurm that waits",
-    "slurm/test_doctor": "slurm that waits",
+    "slurm/test_detached_faults": "slurm that waits",
+    "slurm/test_reuse_faults": "slurm that waits",
+    "slurm/test_reuse": "slurm with accounts",
+    "slurm/test_adapter": "slurm with accounts",
+    "slurm/test_pools": "slurm with accounts",
+    "slurm/test_shapes": "slurm with accounts",
     "slurm/": "slurm",
     "html/test_page_browser": "browser",
     "html/test_trials_browser": "browser",
