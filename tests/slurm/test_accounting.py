@@ -265,23 +265,23 @@ def all_once(sweep: Sweep, count: int) -> list[BatchAbandoned]:
     return refused
 
 
-def test_sixty_trials_go_through_a_submit_limit_of_twenty_without_a_refusal(
+def test_many_trials_go_through_a_submit_limit_of_eight_without_a_refusal(
     accounts: PrivateSlurm, tmp_path: Path
 ) -> None:
-    accounts.limit_submits(association=20)
-    sweep = trials(accounts, tmp_path / "sweep", "budget.trials=60", epochs=2, pause=0.05)
+    accounts.limit_submits(association=8)
+    sweep = trials(accounts, tmp_path / "sweep", "budget.trials=24", epochs=2, pause=0.05)
     sweep.finish()
-    assert all_once(sweep, 60) == []
+    assert all_once(sweep, 24) == []
 
 
 def test_a_submit_limit_that_nobody_tells_of_is_found_by_few_refusals(
     accounts: PrivateSlurm, tmp_path: Path
 ) -> None:
-    accounts.limit_submits(qos=20)
-    sweep = trials(accounts, tmp_path / "sweep", "budget.trials=50", epochs=2, pause=0.05)
+    accounts.limit_submits(qos=8)
+    sweep = trials(accounts, tmp_path / "sweep", "budget.trials=20", epochs=2, pause=0.05)
     sweep.env["PATH"] = path_without(tmp_path / "programs", "sacctmgr")
     sweep.finish()
-    refused = all_once(sweep, 50)
+    refused = all_once(sweep, 20)
     assert 2 <= len(refused) <= 15
     assert {event.reason.splitlines()[0] for event in refused} == {
         "sbatch: error: QOSMaxSubmitJobPerUserLimit"

@@ -43,6 +43,12 @@ echo "to stderr" >&2
 {body}
 """
 
+#: No task ends before all of eight have begun.
+ALL_EIGHT = """\
+touch "$folder/here.$SLURM_ARRAY_TASK_ID"
+until [ "$(ls "$folder" | grep -c '^here')" = 8 ]; do sleep 0.2; done
+"""
+
 NO_FEATURE = "allocation failure: Invalid feature specification"
 
 Make = Callable[..., tuple[SlurmCluster, Batch]]
@@ -154,7 +160,7 @@ def test_both_streams_go_to_one_log_below_a_hostile_folder(make: Make) -> None:
 
 def test_tasks_of_a_node_get_disjoint_gpus(make: Make) -> None:
     shape = TaskResources(gpus=2, cpus=2, mem_mib=1000, time_s=600)
-    cluster, batch = make("sleep 3", tasks=8, throttle=8, shape=shape, options=SlurmOptions(gpu_type="a100"))
+    cluster, batch = make(ALL_EIGHT, tasks=8, throttle=8, shape=shape, options=SlurmOptions(gpu_type="a100"))
     job = cluster.submit(batch)
     wait_for(cluster, live(batch, job), all_are(Phase.COMPLETED))
     places = sorted(re.findall(r"GPUs (\S+) on (\S+)", "".join(logs(batch))))

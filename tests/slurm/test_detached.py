@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,7 @@ COUNTING = TRAINER.replace(
     "    with open(pathlib.Path(__file__).parent / 'starts', 'a') as file:\n"
     "        file.write(f'{trial.id} {trial.resource}\\n')\n",
 )
-HALVING = "scheduler={name: halving, max_resource: 8, eta: 2}"
-RUNGS = {1: 8, 2: 4, 4: 2, 8: 1}
+HALVING = "scheduler={name: halving, max_resource: %d, eta: 2}"
 #: Begins a wrapper around sbatch that leaves alone what is not called inside a job.
 IN_JOBS = """\
 tr '\\0' '\\n' </proc/$PPID/environ | grep -q ^SLURM_JOB_ID= || exec $real "$@"
@@ -50,16 +50,17 @@ esac
 REFUSAL = "sbatch: error: Batch job submission failed: Access/permission denied"
 
 
-def made_sweep(slurm: PrivateSlurm, tmp_path: Path, *, pause: float) -> Sweep:
-    """Four rungs, epochs of `pause` seconds, on six GPUs."""
-    made = Sweep(slurm, tmp_path / "detached", HALVING, max_gpus=6, pause=pause, trainer=COUNTING)
+def made_sweep(slurm: PrivateSlurm, tmp_path: Path, *, most: int = 4, pause: float = 0.1) -> Sweep:
+    """Rungs up to `most` epochs of `pause` seconds, on six GPUs."""
+    made = Sweep(slurm, tmp_path / "detached", HALVING % most, max_gpus=6, pause=pause, trainer=COUNTING)
     made.env["HPCSWEEP_OURS"] = str(tmp_path)
     return made
 
 
 @pytest.fixture
 def sweep(slurm: PrivateSlurm, tmp_path: Path) -> Sweep:
-    return made_sweep(slurm, tmp_path, pause=0.1)
+    """Of three rungs."""
+    return made_sweep(slurm, tmp_path)
 
 
 def detach(sweep: Sweep) -> str:
@@ -91,14 +92,15 @@ def see_to_the_end(sweep: Sweep, timeout_s: float = 150) -> None:
     assert sweep.of_kind(SweepEnded)[0].reason == "all trials are done", sweep.told("status")
 
 
-def check_whole(sweep: Sweep) -> None:
+def check_whole(sweep: Sweep, *, most: int = 4) -> None:
     """Each rung with its best half promoted, each run once, each array once."""
     runs = sweep.runs
-    assert Counter(runs["resource"]) == RUNGS
+    rungs = [1 << power for power in range(most.bit_length())]
+    assert Counter(runs["resource"]) == {resource: most // resource for resource in rungs}
     assert set(runs["outcome"]) == {"completed"}
-    for low, high in ((1, 2), (2, 4), (4, 8)):
+    for low, high in pairwise(rungs):
         rung = runs[runs["resource"] == low].sort_values("value")
-        assert set(rung["trial"][: RUNGS[high]]) == set(runs[runs["resource"] == high]["trial"])
+        assert set(rung["trial"][: most // high]) == set(runs[runs["resource"] == high]["trial"])
     assert Counter(event.run for event in sweep.of_kind(RunFinished)) == Counter(
         dict.fromkeys(zip(runs["trial"], runs["rung"], strict=True), 1)
     )
@@ -111,7 +113,8 @@ def started(sweep: Sweep) -> Counter[str]:
     return Counter((sweep.folder / "starts").read_text().splitlines())
 
 
-def test_a_detached_sweep_of_four_rungs_finishes_by_itself(sweep: Sweep, tmp_path: Path) -> None:
+def test_a_detached_sweep_of_four_rungs_finishes_by_itself(slurm: PrivateSlurm, tmp_path: Path) -> None:
+    sweep = made_sweep(slurm, tmp_path, most=8)
     out = detach(sweep)
     assert not sweep.of_kind(SweepEnded), "it stayed until the end"
     assert outside_jobs(tmp_path) == []
@@ -119,7 +122,7 @@ def test_a_detached_sweep_of_four_rungs_finishes_by_itself(sweep: Sweep, tmp_pat
     see_to_the_end(sweep)
     assert outside_jobs(tmp_path) == []
     wait_until("no job of it is left", lambda: not sweep.slurm.squeue(states="pending,running"))
-    check_whole(sweep)
+    check_whole(sweep, most=8)
     assert set(started(sweep).values()) == {1}
     ends: dict[int, float] = {}
     for event in sweep.of_kind(RunFinished):
@@ -128,7 +131,7 @@ def test_a_detached_sweep_of_four_rungs_finishes_by_itself(sweep: Sweep, tmp_pat
     submitted = [event.at for event in sweep.of_kind(BatchSubmitted)]
     waited = [after - ends[rung] for rung, after in enumerate(submitted[1:])]
     assert len(waited) == 3
-    assert max(waited) < 10, "promotion comes within seconds of the last result"
+    assert max(waited) < 30, "the last result promotes, and not a job a minute later"
     assert (sweep.root / "ticks.log").read_text() == ""
 
 
@@ -150,10 +153,12 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(sweep: Sweep, tmp_path: 
     over = threading.Event()
 
     def cron() -> None:
-        while not over.wait(3.0):
+        while True:
             once = sweep.launch("--once")
             once.communicate(timeout=120)
             codes.append(once.returncode)
+            if over.wait(2.0):
+                break
 
     thread = threading.Thread(target=cron)
     thread.start()
@@ -163,17 +168,17 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(sweep: Sweep, tmp_path: 
         over.set()
         thread.join()
     see_to_the_end(sweep)
-    assert codes
     assert set(codes) <= {0, 3}
     check_whole(sweep)
     assert set(started(sweep).values()) == {1}
-    assert outcome(sweep.folder) == undisturbed(tmp_path / "alone", HALVING, max_resource=8).outcome
+    assert outcome(sweep.folder) == undisturbed(tmp_path / "alone", HALVING % 4, max_resource=4).outcome
 
 
 def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(
     slurm: PrivateSlurm, tmp_path: Path
 ) -> None:
-    sweep = made_sweep(slurm, tmp_path, pause=3.0)  # on a loaded machine a launch begins late
+    # On a loaded machine a launch begins late.
+    sweep = made_sweep(slurm, tmp_path, most=8, pause=3.0)
     detach(sweep)
     foreground = sweep.launch()
 
@@ -189,7 +194,7 @@ def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(
     foreground.communicate()
     wait_until("nothing of it is left outside of jobs", lambda: outside_jobs(tmp_path) == [])
     see_to_the_end(sweep)
-    check_whole(sweep)
+    check_whole(sweep, most=8)
     assert set(started(sweep).values()) == {1}
 
 
@@ -198,7 +203,7 @@ def test_where_compute_nodes_may_not_submit_the_sweep_waits_for_a_launch(
 ) -> None:
     sweep.put_before("sbatch", IN_JOBS + f"echo '{REFUSAL}' >&2; exit 1\n")
     detach(sweep)
-    wait_until("the first rung ends", lambda: len(sweep.of_kind(RunFinished)) == RUNGS[1])
+    wait_until("the first rung ends", lambda: len(sweep.of_kind(RunFinished)) == 4)
     wait_until("its jobs are over", lambda: not slurm.squeue(states="running,completing"))
     assert REFUSAL in str(sweep.status()["reason"])
     log = (sweep.root / "ticks.log").read_text()

@@ -31,7 +31,7 @@ exec $real "${args[@]}"
 """
 #: So long each fault lasts: several ticks fall into it.
 FAULT_S = 12.0
-TRIALS = 20
+TRIALS = 12
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def made(slurm: PrivateSlurm, folder: Path, *sets: str) -> Sweep:
-    """A sweep of 20 runs of about three seconds, four at a time."""
+    """A sweep of 12 runs of about eight seconds, four at a time."""
     sweep = Sweep(
         slurm,
         folder,
-        "scheduler={name: fifo, max_resource: 3}",
+        "scheduler={name: fifo, max_resource: 8}",
         f"budget.trials={TRIALS}",
         *sets,
         max_gpus=4,

@@ -97,11 +97,11 @@ def test_a_lowered_cap_frees_gpus_within_seconds_and_a_raised_one_takes_them_aga
         driver.send_signal(signal.SIGINT)
         driver.wait()
         driver = sweep.launch("--set", "cluster.max_gpus=2")
-        wait_until("two have left", lambda: running() == 2, timeout_s=40)
+        wait_until("two have left", lambda: running() == 2, timeout_s=120)
         driver.send_signal(signal.SIGINT)
         driver.wait()
         driver = sweep.launch("--set", "cluster.max_gpus=4")
-        wait_until("all train again", lambda: running() == 4, timeout_s=60)
+        wait_until("all train again", lambda: running() == 4, timeout_s=120)
         finish(driver)
         nothing_is_left_in_the_queue(sweep)
         assert set(sweep.runs["outcome"]) == {"completed"}

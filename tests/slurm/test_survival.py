@@ -357,11 +357,11 @@ def test_rungs_larger_than_an_array_may_be_are_cut(slurm: PrivateSlurm, folder: 
         assert [len(event.tasks) for event in sweep.of_kind(BatchPlanned)] == [5, 5, 2, 4]
 
 
-@on_a_cluster(max_job_count=20, max_array_size=20, min_job_age=2)
+@on_a_cluster(max_job_count=10, max_array_size=10, min_job_age=2)
 def test_a_sweep_larger_than_the_queue_goes_in_bit_by_bit(slurm: PrivateSlurm, folder: Path) -> None:
-    with Sweep(slurm, folder, *fifo(30, 1), max_gpus=1000) as sweep:
+    with Sweep(slurm, folder, *fifo(15, 1), max_gpus=1000) as sweep:
         sweep.finish()
-        every_run_once(sweep, 30)
+        every_run_once(sweep, 15)
         assert (sweep.runs["attempts"] == 1).all()
 
 
@@ -406,7 +406,7 @@ def test_a_working_directory_that_is_gone_pauses_the_sweep(slurm: PrivateSlurm, 
 
 @on_a_cluster()
 def test_jobs_that_can_never_start_pause_the_sweep_with_the_reason(slurm: PrivateSlurm, folder: Path) -> None:
-    with Sweep(slurm, folder, pause=1.0, max_gpus=2) as sweep:
+    with Sweep(slurm, folder, max_resource=3, pause=2.0, max_gpus=2) as sweep:
         driver = sweep.launch(command=HASTY)
         wait_until("two run", lambda: len(slurm.squeue(states="running")) == 2)
         slurm.run("scontrol", "update", "partitionname=gpu", "maxtime=5")
@@ -416,7 +416,7 @@ def test_jobs_that_can_never_start_pause_the_sweep_with_the_reason(slurm: Privat
         assert slurm.squeue(states="running,pending") == []
         slurm.run("scontrol", "update", "partitionname=gpu", "maxtime=1-0")
         sweep.finish()
-        every_run_once(sweep, 22)
+        every_run_once(sweep, 6)
         assert interruptions(sweep).keys() == {("never_started", False)}
 
 

@@ -154,7 +154,7 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def _forbid_numpy() -> None:
-    """Where there is numpy, Arrow imports it and pandas: two thirds of the time that a small sweep takes."""
+    """Where there is numpy, Arrow imports it and pandas: two thirds of what this process would take."""
     sys.modules["numpy"] = None  # type: ignore[assignment]
 
 
