@@ -6,13 +6,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcsweep.cluster.simulated.nodes import Nodes
-from hpcsweep.core.cluster_protocol import TaskResources
-from hpcsweep.core.events import BatchPlanned, RunFinished, RunInterrupted, RunsAssigned, SweepOutcome
+from hpcsweep.core.cluster_protocol import TaskAllocation, TaskResources
+from hpcsweep.core.events import (
+    BatchPlanned,
+    RunFinished,
+    RunInterrupted,
+    RunsAssigned,
+    SweepEnded,
+    SweepOutcome,
+)
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.run_resources import RunResources
 from hpcsweep.core.state import SweepState
@@ -25,6 +33,10 @@ from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import drive
+from tests.simulation.fault_run import FaultRun, Oracle
+from tests.simulation.invariants import decisions_are_those_of_a_quiet_site
+from tests.simulation.killable import KillableCluster
+from tests.simulation.schedules import schedule_of
 
 # --------------------------------------------------------------------------- arithmetic
 
@@ -301,3 +313,32 @@ def test_a_run_whose_needs_cannot_be_computed_pauses_the_sweep_and_says_which(
         f"resources.gpus: {expression} cannot be computed for x={trial.config['x']}: float division by zero "
         f"(trial {trial.trial} rung 0): fix the spec, then launch again"
     )
+
+
+@pytest.mark.parametrize("reuse", ["false", "true"])
+def test_a_stop_ends_tasks_of_all_shapes_and_the_next_launch_goes_on(tmp_path: Path, *, reuse: str) -> None:
+    """On nodes that tasks get as a whole, whatever they ask for."""
+    schedule = msgspec.structs.replace(
+        schedule_of(0),
+        overrides=(
+            "resources.gpus='1 if x < 0.5 else 2'",
+            "resources.time={base: 60, per_unit: 60}",
+            "cluster.signal=10",
+            "cluster.max_gpus=8",
+            f"cluster.reuse={reuse}",
+        ),
+        kills=0,
+        flaky=0.0,
+        stop=6,
+        faults=0,
+    )
+    whole = TaskAllocation(4, 4, "whole nodes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KillableCluster, "allocation_of", lambda *_: whole)
+        run = FaultRun(schedule, tmp_path, Oracle(patch), patch)
+    ends = [event.outcome for event in run.events if isinstance(event, SweepEnded)]
+    assert ends == [SweepOutcome.STOPPED, SweepOutcome.FINISHED]
+    assert any(isinstance(event, RunInterrupted) for event in run.events)
+    assert {event.gpus_held for event in run.events if isinstance(event, BatchPlanned)} == {4}
+    assert run.site.usage.most <= 4, "of two tasks, which ask for two GPUs at most"
+    decisions_are_those_of_a_quiet_site(run, tmp_path)
