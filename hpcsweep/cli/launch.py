@@ -31,6 +31,7 @@ from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, secret_values, shell_join, shell_quote
 from hpcsweep.driver import Driver
+from hpcsweep.driver.pool_budget import POOL_HOURS
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
 from hpcsweep.schedulers import scheduler_traits
 from hpcsweep.session.session import Session
@@ -185,7 +186,7 @@ class _Loop:
                 if not self._quiet and first:
                     count = count_enqueued(driver.layout, driver.state)
                     trials = self._session.spec.budget.trials
-                    typer.echo(_nothing_started(driver.state, trials, enqueued=count))
+                    typer.echo(nothing_started(driver.state, trials, enqueued=count))
                 driver.compact()
                 return driver.state
             if first:
@@ -269,13 +270,13 @@ def _print_search(session: Session, state: SweepState) -> None:
         typer.echo(line)
 
 
-def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) -> str:
+def nothing_started(state: SweepState, trials: int | None, *, enqueued: int) -> str:
     """That the sweep has ended, and what would extend it."""
     scheduler = state.started.identity.get("scheduler", {}) if state.started else {}
     growing = [f"scheduler.{key}" for key in scheduler_traits(scheduler.get("name", "")).extendable]
     # Its first word is the key of a budget that is used up.
     reason = state.ended.reason.partition(" ")[0] if state.ended is not None else ""
-    budgets = [reason] if reason.startswith("budget.") else []
+    budgets = [reason] if reason.startswith(("budget.", POOL_HOURS)) else []
     if trials is not None and state.configurations >= trials and "budget.trials" not in budgets:
         budgets.insert(0, "budget.trials")
     though = f", though {plural(enqueued, 'enqueued configuration')} {'wait' if enqueued > 1 else 'waits'}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Pool
 from hpcsweep.core.events import PoolSkipped
 from hpcsweep.core.state import SweepState
+
+#: With this key the message begins that those of all pools are used up.
+POOL_HOURS: Final = "cluster.pools[].gpu_hours"
 
 
 class NextTask(NamedTuple):
@@ -108,8 +111,8 @@ class PoolBudget:
         large = " that is large enough" if len(self._caps) > 1 else ""
         least = min(task.gpu_s for task in self.next_tasks) / 3600
         return (
-            f"gpu_hours of cluster.pools are used up: {use} are spent, and no pool{large} can pay for one "
-            f"more task, which may take {least:.4g}"
+            f"{POOL_HOURS} are used up: {use} are spent, and no pool{large} can pay for one more task, "
+            f"which may take {least:.4g}"
         )
 
     def _use(self, state: SweepState, pool: str) -> str:

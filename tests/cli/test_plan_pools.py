@@ -1,4 +1,4 @@
-"""What `plan` tells of the pools of a cluster."""
+"""What `plan` and `launch` tell of the pools of a cluster."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from hpcsweep.cli.launch import nothing_started
 from hpcsweep.cli.plan_pools import print_pool_scripts, print_pools
 from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.pools import SlurmPool
-from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.cluster_protocol import Pool, TaskResources
+from hpcsweep.core.events import SweepEnded, SweepOutcome
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.pool_budget import NextTask, PoolBudget
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target
 from hpcsweep.spec.load import read_spec
 from tests.cli.test_plan_shapes import SPEC
+from tests.driver.sweeps import STARTED
 
 POOLS = (
     SlurmPool(partition="a100", gpu_type="a100", max_gpus=16),
@@ -53,3 +58,13 @@ def test_plan_shows_the_pools_and_how_the_scripts_of_each_differ(
     print_pools(session)
     print_pool_scripts(session, shape)
     assert capsys.readouterr().out == shown
+
+
+def test_launch_says_how_a_sweep_goes_on_that_the_hours_of_its_pools_have_ended() -> None:
+    spent = PoolBudget([Pool("a", max_gpu_s=3600.0)])
+    spent.next_tasks = [NextTask(1, 7200.0)]
+    reason = spent.exhausted(SweepState())
+    assert reason is not None
+    state = SweepState.replay([STARTED, SweepEnded(7.0, SweepOutcome.FINISHED, reason)])
+    said = nothing_started(state, None, enqueued=0)
+    assert said == "already finished: nothing is started. To extend it, raise cluster.pools[].gpu_hours."

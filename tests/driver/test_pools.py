@@ -327,8 +327,8 @@ def test_a_sweep_ends_when_the_gpu_hours_of_all_pools_are_used_up(
     state = SweepState.replay(events)
     assert state.ended is not None
     assert re.fullmatch(
-        r"gpu_hours of cluster.pools are used up: [\d.]+ of 0.25 in a, [\d.]+ of 0.5 in b are spent, and no "
-        r"pool that is large enough can pay for one more task, which may take [\d.]+",
+        r"cluster\.pools\[\]\.gpu_hours are used up: [\d.]+ of 0.25 in a, [\d.]+ of 0.5 in b are spent, and "
+        r"no pool that is large enough can pay for one more task, which may take [\d.]+",
         state.ended.reason,
     )
     for name, most in caps.items():
