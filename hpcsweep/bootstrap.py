@@ -61,7 +61,7 @@ def collect_seldom() -> None:
 
     Of all that imports make nothing is garbage: to look through it takes a quarter of a command's time.
     """
-    gc.set_threshold(50_000)
+    gc.set_threshold(200_000)
     atexit.register(gc.freeze)
 
 

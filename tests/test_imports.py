@@ -358,3 +358,9 @@ def test_the_command_line_s_own_import_loads_no_arrays_no_tables_and_no_models()
     loaded = loaded_by("hpcsweep.cli", "hpcsweep.__main__")
     assert "typer" in loaded
     assert loaded & (HEAVY - {"typer", "rich"}) == set()
+
+
+def test_what_reads_a_sweep_stops_it_or_takes_in_its_results_loads_no_arrays() -> None:
+    loaded = loaded_by("hpcsweep.cli.status", "hpcsweep.cli.requests", "hpcsweep.session.session")
+    assert "ruamel" in loaded
+    assert loaded & {"numpy", "pandas", "pyarrow", "scipy"} == set()

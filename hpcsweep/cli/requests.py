@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-from numpy.random import default_rng
 
 from hpcsweep.cli.terminal import errors_exit, hide
 from hpcsweep.clock import SystemClock
+from hpcsweep.core.arrays import np
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import SweepOutcome
@@ -174,7 +174,7 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
             )
         try:
             spec = load_spec(folder.layout.spec, stored=True)
-            complete_config(spec.space, config, default_rng(0))
+            complete_config(spec.space, config, np.random.default_rng(0))
         except SpecError as error:
             raise SpecError(*(f"enqueue: {problem}" for problem in error.problems)) from None
         send_request(folder.layout, "enqueue", config=config)

@@ -14,12 +14,10 @@ from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
+from hpcsweep.core.arrays import Floats as Floats  # where others look for it
+from hpcsweep.core.arrays import Ints, np
 from hpcsweep.core.text import format_value, json_key, json_problem
-
-Floats: TypeAlias = NDArray[np.float64]
 
 #: Integers beyond this would not come back exactly from the unit interval.
 MAX_INT: Final = 2**40
@@ -341,7 +339,7 @@ def _range_problems(domain: Float | Int) -> list[tuple[str, str]]:
     return problems
 
 
-def _indices(domain: Float | Int, values: Sequence[Any]) -> NDArray[np.int64]:
+def _indices(domain: Float | Int, values: Sequence[Any]) -> Ints:
     size = domain.size
     assert size is not None
     steps = np.rint((np.array(values, dtype=float) - domain.low) / (domain.step or 1))
@@ -353,7 +351,7 @@ def _within(unit: Floats) -> Floats:
     return inside
 
 
-def _middle_of(index: NDArray[np.int64], size: int) -> Floats:
+def _middle_of(index: Ints, size: int) -> Floats:
     return (index + 0.5) / size
 
 

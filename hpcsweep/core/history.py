@@ -6,9 +6,9 @@ from itertools import zip_longest
 from math import nan
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from hpcsweep.core.arrays import Bools, np
+from hpcsweep.core.arrays import Floats as Floats  # where others look for them
+from hpcsweep.core.arrays import Ints as Ints
 from hpcsweep.core.objectives import DEFAULT, Objectives
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from hpcsweep.core.events import Config
     from hpcsweep.core.space import Space
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class History:
@@ -184,10 +181,10 @@ class History:
         return np.array(self._resources, dtype=np.int64)
 
     @property
-    def newest(self) -> NDArray[np.bool_]:
+    def newest(self) -> Bools:
         """Which observations are the last ones of their configuration, `(m,)`."""
         newest = np.array([*self._newest, *self._prior_newest[::-1]], dtype=np.int64)
-        last: NDArray[np.bool_] = newest[self.trials] == np.arange(len(self._of))
+        last: Bools = newest[self.trials] == np.arange(len(self._of))
         return last
 
     @property

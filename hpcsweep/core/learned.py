@@ -14,9 +14,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
-from hpcsweep.core.domains import Choice, Constant, Float, Floats, Int, Ordinal
+from hpcsweep.core.arrays import Floats, np
+from hpcsweep.core.domains import Choice, Constant, Float, Int, Ordinal
 from hpcsweep.core.events import AnyEvent, Config, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState

@@ -14,11 +14,9 @@ from statistics import NormalDist
 from typing import Any, Final, TypeAlias
 
 import msgspec
-import numpy as np
-from numpy.random import Generator
-from numpy.typing import NDArray
 
-from hpcsweep.core.domains import Choice, Domain, Float, Floats, Int, InvalidDomain, Ordinal
+from hpcsweep.core.arrays import Floats, Generator, Ints, np
+from hpcsweep.core.domains import Choice, Domain, Float, Int, InvalidDomain, Ordinal
 from hpcsweep.core.text import format_value, json_key
 
 #: Configurations, or results, after which a prior has lost half of its weight (beta of piBO).
@@ -51,7 +49,6 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 Prior: TypeAlias = Normal | Weights
-Ints: TypeAlias = NDArray[np.int64]
 
 
 def read_prior(raw: Any, domain: Float | Int | Ordinal | Choice) -> Prior:

@@ -10,11 +10,10 @@ from functools import cached_property
 from typing import Any, Final
 
 import msgspec
-import numpy as np
-from numpy.random import Generator
 
+from hpcsweep.core.arrays import Floats, Generator, np
 from hpcsweep.core.configurations import count_configs, grid_points, walk_grid
-from hpcsweep.core.domains import Choice, Constant, Domain, Float, Floats, Int, InvalidDomain, Ordinal
+from hpcsweep.core.domains import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.priors import Prior, Priors, draw_probability

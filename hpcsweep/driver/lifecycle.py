@@ -11,8 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Container, Sequence
 
-from numpy.random import default_rng
-
+from hpcsweep.core.arrays import np
 from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Pool
 from hpcsweep.core.configurations import complete_config
@@ -293,7 +292,7 @@ def handle_request(
         case "stop_trial":
             return _stop_trial(name, request, state=state, is_over=is_over)
         case "enqueue":
-            rng = default_rng([seed, zlib.crc32(name.encode()), 1])
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode()), 1])
             try:
                 config = complete_config(space, request.arguments.get("config", {}), rng)
             except (SpecError, AttributeError, TypeError, ValueError) as error:

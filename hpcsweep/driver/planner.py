@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 
 import msgspec
-from numpy.random import default_rng
 
+from hpcsweep.core.arrays import np
 from hpcsweep.core.events import (
     AnyEvent,
     Config,
@@ -219,7 +219,7 @@ class Planner:
             new += self._repeats.created(config, start, index=self._history.add(config), origin="enqueued")
         missing = first + count - self._history.proposed
         if missing:
-            rng = default_rng([self._settings.seed, self._history.proposed])
+            rng = np.random.default_rng([self._settings.seed, self._history.proposed])
             configs = self._searcher.ask(missing, self._history, rng)
             for config in configs:
                 new += self._repeats.created(config, start, index=self._history.add(config))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from numpy.random import default_rng
 
+from hpcsweep.core.arrays import np
 from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
@@ -225,7 +225,7 @@ def initial_events(spec: SweepSpec, *, identity: Mapping[str, Any] | None = None
     ]
     seed = spec.searcher.seed
     configs = [
-        complete_config(spec.space, config, default_rng([seed, zlib.crc32(b"enqueue"), index]))
+        complete_config(spec.space, config, np.random.default_rng([seed, zlib.crc32(b"enqueue"), index]))
         for index, config in enumerate(spec.enqueue)
         if index >= enqueued
     ]

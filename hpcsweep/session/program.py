@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from numpy.random import default_rng
-
+from hpcsweep.core.arrays import np
 from hpcsweep.core.text import format_value, shell_quote
 from hpcsweep.errors import SpecError, TrainerError
 from hpcsweep.session.algorithms import make_scheduler
@@ -70,7 +69,7 @@ def example_command(spec: SweepSpec, folder: Path) -> str:
     """The command line of a first run, with a random configuration."""
     trial = Layout(folder).trial(0)
     plan = make_scheduler(spec).plan()
-    config = spec.space.sample(1, default_rng(spec.searcher.seed))[0]
+    config = spec.space.sample(1, np.random.default_rng(spec.searcher.seed))[0]
     file = RunFile(
         trial=0,
         rung=0,

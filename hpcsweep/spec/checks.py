@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from numpy.random import default_rng
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hpcsweep import schedulers
+from hpcsweep.core.arrays import np
 from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import Scheduler, Searcher
 from hpcsweep.core.space import Choice, Ordinal, Space
@@ -188,7 +188,7 @@ def check_constraints(space: Space, problems: Problems) -> bool:
 
 def _probes(space: Space) -> Iterator[Config]:
     """Random configurations, and the first few of them with each listed value, which may be a rare null."""
-    configs = Space(space.parameters).sample(PROBES, default_rng(0))
+    configs = Space(space.parameters).sample(PROBES, np.random.default_rng(0))
     yield from configs
     for config in configs[:4]:
         for parameter in space.parameters:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from numpy.random import default_rng
-
+from hpcsweep.core.arrays import np
 from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Space
@@ -32,7 +31,7 @@ def read_enqueue(raw: Any, space: Space | None, problems: Problems) -> tuple[Con
             problems.add(path, f"must be a mapping of parameters to values, got {format_value(config)}")
         elif space is not None:
             try:
-                complete_config(space, config, default_rng(0))
+                complete_config(space, config, np.random.default_rng(0))
             except SpecError as error:
                 for problem in error.problems:
                     problems.add_line(problem, section=path)

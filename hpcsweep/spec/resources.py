@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
 
-import numpy as np
-from numpy.random import default_rng
 from pydantic import (
     BeforeValidator,
     Field,
@@ -18,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from hpcsweep.core.arrays import np
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
@@ -414,7 +413,7 @@ def _rungs(plan: SchedulerPlan | None) -> Iterator[tuple[int, int, int]]:
 def probe_configs(space: Space, names: Container[str]) -> list[Config]:
     """Random configurations, and some of these with each parameter of `names` at the ends of its domain."""
     columns = len(space.columns)
-    unit = default_rng(0).random((PROBES, columns))
+    unit = np.random.default_rng(0).random((PROBES, columns))
     rows = [*unit, np.zeros(columns), np.ones(columns)]
     for column, parameter in enumerate(space.columns):
         if parameter.name not in names:
