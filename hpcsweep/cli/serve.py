@@ -5,8 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import stat
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import typer
 
@@ -34,6 +37,8 @@ def serve(folders: Sequence[Path], *, port: int, every: float) -> None:
             )
             tunnel = tunnel_command(server.server_port, user=_user(), environ=os.environ)
             typer.echo(f"to open it on another machine, first run there: {tunnel}")
+            if _others_can_read(sys.stdout):
+                typer.echo("note: others can read this file, and so the address in it: chmod 600 it")
             try:
                 server.serve_forever()
             except KeyboardInterrupt:
@@ -49,6 +54,15 @@ def tunnel_command(port: int, *, user: str, environ: Mapping[str, str]) -> str:
     jump = ["-J", f"{user}@{via}"] if via and via != socket.gethostname() else []
     forward = ["-N", "-L", f"{port}:{LOOPBACK}:{port}"]
     return shell_join(["ssh", *jump, *forward, f"{user}@{socket.gethostname()}"])
+
+
+def _others_can_read(stream: TextIO) -> bool:
+    """Whether what is printed goes into a file that others can read; its folder may still keep them out."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(mode) and bool(mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
 def _user() -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,15 @@ from tests.cli.test_list import EVENTS, write
 def test_it_prints_its_address_first_serves_it_and_ends_at_ctrl_c(tmp_path: Path) -> None:
     write(tmp_path / "one", EVENTS, age_s=60)
     argv = [sys.executable, "-m", "hpcsweep", "serve", str(tmp_path)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+    log = tmp_path / "serve.log"
+    log.touch()
+    log.chmod(0o644)
+    with log.open("w") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:
+        until = time.monotonic() + 60
+        while log.read_text().count("\n") < 4:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        url = log.read_text().partition("\n")[0]
         address, _, path = url.removeprefix("http://").partition("/")
         token = path.partition("=")[2]
         connection = http.client.HTTPConnection(address)
@@ -33,14 +40,18 @@ def test_it_prints_its_address_first_serves_it_and_ends_at_ctrl_c(tmp_path: Path
             + Path(f"/proc/{process.pid}/environ").read_bytes()
         )
         process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
         assert process.wait(30) == 0
+    rest = log.read_text().partition("\n")[2]
     port = address.partition(":")[2]
     lines = rest.splitlines()
     assert lines[0] == f"1 sweep below {tmp_path}, for who has this address; Ctrl-C ends it"
     assert lines[1].startswith("to open it on another machine, first run there: ssh -N -L")
     assert f" {port}:127.0.0.1:{port} " in lines[1]
-    assert lines[2:] == ["", "ended"]
+    assert lines[2:] == [
+        "note: others can read this file, and so the address in it: chmod 600 it",
+        "",
+        "ended",
+    ]
     assert token
     assert token not in rest
     assert token.encode() not in shown
