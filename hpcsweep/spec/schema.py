@@ -122,7 +122,20 @@ def _cluster_form(model: type[Cluster]) -> dict[str, Any]:
         for kind in get_args(field.annotation):
             if isinstance(kind, type) and issubclass(kind, Section):
                 schema["properties"][key] |= {"anyOf": [_object(kind), {"type": "null"}], "default": None}
+            elif listed := _listed(kind):
+                form = {"type": "array", "items": _object(listed)}
+                schema["properties"][key] |= {"anyOf": [form, {"type": "null"}], "default": None}
     return schema
+
+
+def _listed(kind: Any) -> type[Section] | None:
+    """The section of which a type has several; None if it has none."""
+    for part in get_args(kind):
+        if isinstance(part, type) and issubclass(part, Section):
+            return part
+        if (found := _listed(part)) is not None:
+            return found
+    return None
 
 
 def _parameter() -> dict[str, Any]:

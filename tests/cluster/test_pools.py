@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from hpcsweep.cluster.slurm.cluster import SlurmCluster
@@ -21,6 +23,7 @@ from hpcsweep.driver.room import Room
 from hpcsweep.errors import SpecError
 from hpcsweep.session.target import Target
 from hpcsweep.spec.load import read_spec
+from hpcsweep.spec.schema import json_schema
 
 A100: dict[str, Any] = {"partition": "a100", "gpu_type": "a100", "max_gpus": 16}
 PREEMPT: dict[str, Any] = {
@@ -75,7 +78,12 @@ def test_a_mistake_in_a_pool_is_told_with_its_place(pools: list[Any], problem: s
 
 
 def test_pools_are_written_as_they_were_given_and_nothing_without_any() -> None:
-    assert read(A100, PREEMPT).resolved()["cluster"]["pools"] == [A100, PREEMPT]
+    given = json.loads(json.dumps(read(A100, PREEMPT).resolved()))
+    assert given["cluster"]["pools"] == [A100, PREEMPT]
+    jsonschema.validate(given, json_schema())
+    given["cluster"]["pools"][0]["gpu_hour"] = 3
+    with pytest.raises(jsonschema.ValidationError, match="gpu_hour"):
+        jsonschema.validate(given, json_schema())
     data = read(A100).resolved()
     del data["cluster"]["pools"]
     again = read_spec(data, source="s.yaml", folder=Path("/x"))
