@@ -7,6 +7,7 @@
   const input = document.getElementById("trial-filter"), count = document.getElementById("trial-count");
   const clear = document.getElementById("trial-clear"), panel = document.getElementById("trial");
   const ROW = 30, BEFORE = 8; // pixels of a row; rows that are made before those in sight
+  const PRINTED = 30; // rows on paper
   const columns = data.columns;
   columns.forEach((column) => { column.values ??= data.configs.map((config) => (config[column.name] === null ? "null" : config[column.name] ?? null)); });
   const numbers = columns[0].values, rowOf = new Map(numbers.map((trial, row) => [trial, row]));
@@ -111,10 +112,10 @@
 
   const arrows = () => heads.forEach((each, at) => { each.ariaSort = at !== sorted.column ? "none" : sorted.falling ? "descending" : "ascending"; });
 
-  let drawnFrom = -1, drawnTo = -1;
+  let drawnFrom = -1, drawnTo = -1, printing = false;
   function rows(anew = false) {
-    const from = Math.max(0, Math.floor(scroll.scrollTop / ROW) - BEFORE);
-    const to = Math.min(shown.length, from + Math.ceil(scroll.clientHeight / ROW) + 2 * BEFORE);
+    const from = printing ? 0 : Math.max(0, Math.floor(scroll.scrollTop / ROW) - BEFORE);
+    const to = Math.min(shown.length, printing ? PRINTED : from + Math.ceil(scroll.clientHeight / ROW) + 2 * BEFORE);
     if (!anew && from === drawnFrom && to === drawnTo) return;
     [drawnFrom, drawnTo] = [from, to];
     const filler = (height) => {
@@ -131,7 +132,8 @@
       if (from + at === current) element.classList.add("current");
       return element;
     });
-    body.replaceChildren(...(from ? [filler(from * ROW)] : []), ...made, ...(to < shown.length ? [filler((shown.length - to) * ROW)] : []));
+    const left = shown.length - to, more = make("tr", {}, make("td", { colSpan: columns.length, textContent: `and ${left.toLocaleString("en")} more` }));
+    body.replaceChildren(...(from ? [filler(from * ROW)] : []), ...made, ...(left ? [printing ? more : filler(left * ROW)] : []));
     const active = current >= from && current < to ? `trial-row-${numbers[shown[current]]}` : "";
     if (active) table.setAttribute("aria-activedescendant", active);
     else table.removeAttribute("aria-activedescendant");
@@ -146,6 +148,17 @@
     rows(true);
   }
 
+  let scrolled = 0; // where it was scrolled to
+  addEventListener("beforeprint", () => {
+    scrolled = scroll.scrollTop;
+    printing = true;
+    rows(true);
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    rows(true); // as high as before
+    scroll.scrollTop = scrolled;
+  });
   scroll.addEventListener("scroll", () => rows());
   new ResizeObserver(() => rows()).observe(scroll);
   input.addEventListener("input", filter);

@@ -23,6 +23,7 @@ from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import load_spec
 from hpcsweep.views.results import load
 from tests.html.browser import Browser
+from tests.html.trade_offs import ran, trade_off
 from tests.views.folders import ENDED, failed, finished, identity, planned, written
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -388,6 +389,32 @@ def test_a_print_is_light_and_fits_its_sheet_and_leaves_the_page_as_it_was(
     browser.draw_all()
     assert {tuple(found[1:]) for found in browser.run(_DRAWN)} == {("dark", True, False)}
     assert browser.run("return document.querySelector('.plot')._fullLayout.width") > 1000
+    assert browser.errors() == []
+
+
+def test_the_front_of_several_objectives_is_drawn_and_opens_its_trials_on_a_phone(
+    browser: Browser, tmp_path: Path
+) -> None:
+    runs = [ran(trial, 0.1 + trial / 30, 40.0 + trial * 17 % 30) for trial in range(30)]
+    target = tmp_path / "report.html"
+    target.write_text(page(trade_off(tmp_path / "results", runs)))
+    browser.open(target, size="phone", dark=True)
+    assert_all_is_well(browser, target, theme="dark")
+    names = browser.run(
+        "return document.querySelector('#front-pairs .plot').data.map(({ name }) => name).filter(Boolean)"
+    )
+    assert {"front", "beyond a bound", "knee"} <= set(names)
+    menu = browser.all("#importance > .alternatives > .menus select")[0]
+    menu.send_keys(Keys.ARROW_DOWN)
+    browser.draw_all()
+    drawn = "#importance .version:not([hidden]) .plot"
+    assert browser.run(f"return document.querySelector('{drawn}').dataset.drawn") == "dark"
+    heads = [button.text for button in browser.all("#trials th button")]
+    assert heads[1:4] == ["front", "error", "speed"]
+    browser.run("document.querySelector('#trial-row-0').click()")
+    title = browser.until("return document.getElementById('trial-title')?.textContent")
+    assert title == "Trial 0"
+    assert browser.run("return document.documentElement.scrollWidth - innerWidth") <= 0
     assert browser.errors() == []
 
 

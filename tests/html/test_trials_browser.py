@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,25 @@ def test_of_ten_thousand_rows_those_in_sight_are_made_and_the_last_is_reached_by
     browser.press(Keys.ESCAPE)
     assert browser.run(_PANEL) is False
     assert browser.run("return document.activeElement.tagName") == "TABLE"
+    assert browser.errors() == []
+
+
+def test_on_paper_are_the_first_rows_and_how_many_more_there_are(browser: Browser, many: Path) -> None:
+    opened(browser, many)
+    browser.run("document.querySelector('.rows').scrollTop = 90000")
+    browser.until("return document.querySelector('#trials tr[data-trial]').dataset.trial > 2000")
+    browser.run(
+        """
+        addEventListener("beforeprint", () => {
+          window.printed = [...document.querySelectorAll("#trials tbody tr")].map((row) => row.textContent);
+        });
+        """
+    )
+    pdf = base64.b64decode(browser.driver.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    printed = browser.run("return window.printed")
+    assert (printed[0], printed[29], printed[30:]) == ("001", "290.00290.0333333", ["and 9,970 more"])
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    browser.until("return document.querySelector('#trials tr[data-trial]').dataset.trial > 2000")
     assert browser.errors() == []
 
 
@@ -342,6 +363,9 @@ def test_a_page_that_loads_itself_again_stays_as_it_was(
         field.dispatchEvent(new Event("input", { bubbles: true }));
         document.querySelectorAll("#trials th button")[1].click();
         document.querySelector("#trial-row-2").click();
+        const menu = document.querySelector("#slices select");
+        menu.selectedIndex = 1;
+        menu.dispatchEvent(new Event("change"));
         scrollTo({ top: 300, behavior: "instant" });
         window.old = true;
         """
@@ -351,6 +375,9 @@ def test_a_page_that_loads_itself_again_stays_as_it_was(
     assert browser.run(_COUNT) == "15 of 30 trials"
     assert browser.run("return document.querySelectorAll('#trials th')[1].ariaSort") == "ascending"
     assert browser.run("return scrollY") == 300
+    assert browser.run("return document.querySelector('#slices select').selectedIndex") == 1
+    versions = "return [...document.querySelectorAll('#slices .version')].map(({ hidden }) => hidden)"
+    assert browser.run(versions) == [True, False]
     browser.run("document.getElementById('live').click(); window.old = true; sessionStorage.clear()")
     assert browser.run("return document.getElementById('live').ariaPressed") == "false"
     assert browser.errors() == []
