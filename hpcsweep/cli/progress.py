@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -43,7 +43,7 @@ from hpcsweep.views.format import (
 )
 from hpcsweep.views.progress import RungCount, RungCounts, SweepProgress, journal_counts
 from hpcsweep.views.run_times import Rung, RunTimes
-from hpcsweep.views.tasks import activity_counts, live_tasks
+from hpcsweep.views.tasks import activity_counts, begun_runs, live_tasks
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -158,7 +158,7 @@ class LogDisplay(Progress):
         units = sum(runs * (to - since) for (since, to), runs in left.items())
         done = f"{self._trained / max(1, self._trained + units):.0%}"
         now = time.time()
-        seconds = self._times.left_s(left, now=now)
+        seconds = _left_s(self._times, self.state, left, now=now)
         if seconds is None:
             return done
         return f"{done}, ends in about {duration(round(seconds))}, {_clock(now + seconds, now=now)}"
@@ -298,7 +298,9 @@ def remaining_runs(plan: Plan, progress: Known) -> Counter[Rung] | None:
         counts = brackets.pop(index, [])
         if final:
             bracket = bracket.shrunk(counts[0].runs // plan.repeats if counts else 0, eta=scheduler.eta)
-        left += _remaining_in(bracket, counts, repeats=plan.repeats)
+        left += _remaining_in(
+            bracket, counts, repeats=plan.repeats, eta=scheduler.eta if scheduler.estimated else None
+        )
         if final and not brackets:
             break
     return left
@@ -319,14 +321,28 @@ def _planned(plan: SchedulerPlan) -> Iterator[BracketPlan]:
             return
 
 
-def _remaining_in(bracket: BracketPlan, counts: Sequence[RungCount], *, repeats: int) -> Counter[Rung]:
+def _remaining_in(
+    bracket: BracketPlan, counts: Sequence[RungCount], *, repeats: int, eta: int | None
+) -> Counter[Rung]:
+    """Of one bracket.
+
+    Args:
+        bracket: As planned.
+        counts: Of its rungs so far.
+        repeats: Trainings of each configuration.
+        eta: One in so many of the runs that are still to end goes on, whoever went on before; None: the sizes
+            of the plan hold.
+    """
     left: Counter[Rung] = Counter()
-    below = 0
+    below, before = 0, (0, 0)
     most_below: int | None = None
     for rung, (size, resource) in enumerate(zip(bracket.sizes, bracket.resources, strict=True)):
         now = counts[rung] if rung < len(counts) else RungCount(resource)
         most = size * repeats if most_below is None else min(size * repeats, most_below)
+        if eta is not None and rung:
+            most = now.runs + left[before] // eta
         most = max(most, now.runs)
+        before = below, resource
         left[below, resource] += most - now.ended
         most_below, below = most - now.failed - now.stopped, resource
     return left
@@ -382,7 +398,7 @@ def estimate_end(plan: Plan, progress: SweepProgress, *, now: float) -> End:
     recent = progress.throughput(now=now)
     left = remaining_runs(plan, progress)
     ends: list[tuple[float, str]] = []
-    seconds_left = None if left is None else progress.times.left_s(left, now=now)
+    seconds_left = None if left is None else _left_s(progress.times, progress.state, left, now=now)
     if seconds_left is not None:
         ends.append((seconds_left, ""))
     if plan.time_s is not None and progress.state.started is not None:
@@ -397,6 +413,10 @@ def estimate_end(plan: Plan, progress: SweepProgress, *, now: float) -> End:
         units = sum(count * (to - since) for (since, to), count in left.items())
         runs, done = left.total(), trained / max(1, trained + units)
     return End(first[0], first[1], runs, done)
+
+
+def _left_s(times: RunTimes, state: SweepState, left: Mapping[Rung, int], *, now: float) -> float | None:
+    return times.left_s(left, now=now, begun=begun_runs(state, now=now))
 
 
 def _clock(at: float, *, now: float) -> str:

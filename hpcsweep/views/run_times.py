@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from heapq import heapify, heapreplace
 from typing import Final, NamedTuple
 
 #: A rung: the resource at which its runs begin, and that which they reach.
@@ -11,11 +13,24 @@ Rung = tuple[int, int]
 
 #: The pace is that of the newest runs, at most so many.
 RECENT: Final = 200
+#: A run that takes longer than others did is expected to take so much of its time once more.
+_OVERDUE: Final = 0.1
+#: What runs at a time is rounded up, unless it is so little above a whole number.
+_ROUNDED: Final = 0.05
+#: More runs than that are not scheduled one by one: the work is divided by how many run at a time.
+_MOST_SCHEDULED: Final = 2000
 
 
 class _Ended(NamedTuple):
     at: float
     seconds: float
+
+
+class BegunRun(NamedTuple):
+    """A run that goes on, and when it began; Unix time."""
+
+    rung: Rung
+    since: float
 
 
 class RunTimes:
@@ -62,28 +77,70 @@ class RunTimes:
         each = max(0.0, (long - short) / (many - few))
         return max(0.0, short - each * few) + each * units
 
-    def parallel(self, *, now: float) -> float | None:
-        """Runs that were trained at a time of late, waits in the queue included; None while unknown."""
+    def parallel(self, *, now: float, begun: Sequence[BegunRun] = ()) -> float | None:
+        """Runs that were trained at a time of late, waits in the queue included; None while unknown.
+
+        Args:
+            now: Unix time.
+            begun: Runs that go on, as far as it is known when they began.
+        """
         if not self._recent:
             return None
-        full = len(self._recent) == RECENT
-        since = self._recent[0].at if full else self._since
+        since = self._recent[0].at if len(self._recent) == RECENT else self._since
         if now <= since:
             return None
-        return sum(run.seconds for run in list(self._recent)[int(full) :]) / (now - since) or None
+        ended = sum(min(run.seconds, max(0.0, run.at - since)) for run in self._recent)
+        going_on = sum(max(0.0, now - max(run.since, since)) for run in begun)
+        return (ended + going_on) / (now - since) or None
 
-    def left_s(self, left: Mapping[Rung, int], *, now: float) -> float | None:
+    def left_s(self, left: Mapping[Rung, int], *, now: float, begun: Sequence[BegunRun] = ()) -> float | None:
         """Seconds until so many runs of each rung have ended; None while unknown.
 
         At least what one run of each rung takes that is left: these wait for one another.
+
+        Args:
+            left: Runs that have not ended, by rung.
+            now: Unix time.
+            begun: Those of them that go on, as far as it is known when they began.
         """
-        parallel = self.parallel(now=now)
+        parallel = self.parallel(now=now, begun=begun)
         each = {rung: self.seconds(rung) for rung, runs in left.items() if runs}
         if parallel is None or None in each.values():
             return None
         known = {rung: seconds or 0.0 for rung, seconds in each.items()}
-        work = sum(left[rung] * seconds for rung, seconds in known.items())
+        going_on: dict[Rung, list[float]] = {rung: [] for rung in known}
+        for run in begun:
+            if run.rung in known:
+                trained = max(0.0, now - run.since)
+                going_on[run.rung].append(max(known[run.rung] - trained, _OVERDUE * trained))
+        waiting: list[tuple[float, int]] = []
         by_resource: dict[int, float] = defaultdict(float)
-        for (_, resource), seconds in known.items():
-            by_resource[resource] = max(by_resource[resource], seconds)
-        return max(work / parallel, sum(by_resource.values()))
+        for rung in sorted(known, key=lambda rung: -known[rung]):
+            count, seconds = left[rung] - len(going_on[rung]), known[rung]
+            waiting.append((seconds, max(0, count)))
+            longest = seconds if count > 0 else max(going_on[rung])
+            by_resource[rung[1]] = max(by_resource[rung[1]], longest)
+        running = [seconds for runs in going_on.values() for seconds in runs]
+        return max(_scheduled(running, waiting, parallel), sum(by_resource.values()))
+
+
+def _scheduled(running: Sequence[float], waiting: Sequence[tuple[float, int]], parallel: float) -> float:
+    """Seconds until all have ended, with so many at a time.
+
+    Args:
+        running: What is left of each run that goes on.
+        waiting: Seconds of runs and how many of these there are, in the order in which they begin. The
+            longest come first: a bracket's last runs go on while the next one fills the places beside them.
+        parallel: Runs at a time.
+    """
+    if not running or sum(count for _, count in waiting) > _MOST_SCHEDULED:
+        # Among them may be runs that go on since nobody knows when.
+        return (sum(running) + sum(seconds * count for seconds, count in waiting)) / parallel
+    places = max(1, math.ceil(parallel - _ROUNDED), len(running))
+    longer = places / parallel  # the places are not always filled: tasks wait in the queue
+    free = [*running, *[0.0] * (places - len(running))]
+    heapify(free)
+    for seconds, count in waiting:
+        for _ in range(count):
+            heapreplace(free, free[0] + longer * seconds)
+    return max(free)

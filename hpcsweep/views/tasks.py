@@ -19,6 +19,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.store.files import open_regular
 from hpcsweep.store.layout import Layout, Skipped, TrialLayout
 from hpcsweep.store.run_files import Report, metrics_files, parse_reports
+from hpcsweep.views.run_times import BegunRun
 
 #: Bytes at the end of a metrics file in which its newest report is sought.
 _TAIL_BYTES: Final = 1 << 14
@@ -104,6 +105,17 @@ def _tasks_of(batch: BatchState, state: SweepState, shown: Mapping[TaskId, TaskS
             yield named._replace(activity=Activity.RUNNING, since=since, runs=trained)
         else:
             yield named
+
+
+def begun_runs(state: SweepState, *, now: float) -> list[BegunRun]:
+    """The runs that tasks which keep their GPUs are at; of others it is not known when they began."""
+    return [
+        BegunRun(
+            (state.trials[run.trial].runs[run.rung - 1].resource if run.rung else 0, run.resource), task.since
+        )
+        for task in live_tasks(state, now=now)
+        for run in task.runs
+    ]
 
 
 def activity_counts(tasks: Iterable[LiveTask]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from typer.testing import CliRunner, Result
 
 import hpcsweep
 from hpcsweep.cli import app
-from hpcsweep.core.events import Config
+from hpcsweep.cli.progress import estimate_end, plan_of
+from hpcsweep.core.events import AnyEvent, Config, RunFinished, TickSubmitted
 from hpcsweep.schedulers.rungs import max_asha_runs
 from hpcsweep.session.makespan import makespan
 from hpcsweep.simulation import simulate
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.views.progress import SweepProgress
 from tests.simulation.specs import curve_of, falling, spec_of, write_spec
 
 TROUBLED = ("cluster.simulated.failures=0.2", "cluster.simulated.preemptions=3", "retries.training=1")
@@ -88,6 +93,40 @@ def test_a_sweep_takes_as_long_as_its_scheduler_needs(
 def test_a_sweep_that_only_a_budget_ends_has_no_makespan(tmp_path: Path) -> None:
     endless = spec_of(tmp_path, "scheduler=fifo", "budget.time=1h")
     assert makespan(endless, lambda below, to: 1.0, places=4) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "overrides"),
+    [
+        ((0.5, 0.75, 0.9), ["scheduler={name: hyperband, max_resource: 27}"]),
+        # Near the end it hangs on whether one more is promoted.
+        ((0.5, 0.75), ["scheduler={name: asha, max_resource: 9}", "budget.trials=40"]),
+        ((0.5, 0.75, 0.9), ["scheduler={name: fifo, max_resource: 9}", "budget.trials=14"]),
+    ],
+    ids=["hyperband", "asha", "fifo"],
+)
+def test_the_end_is_foretold_from_runs_that_have_ended_and_that_go_on(
+    tmp_path: Path, shares: tuple[float, ...], overrides: list[str]
+) -> None:
+    folder = tmp_path / "results"
+    spec = spec_of(tmp_path, "cluster.reuse=true", "cluster.simulated.startup=30", *overrides)
+    simulate(spec, falling, folder=folder)
+    events = read_journal(Layout(folder)).events
+    whole = SweepProgress.replay(events)
+    for share in shares:
+        now = whole.began + share * (whole.now - whole.began)
+        known = itertools.takewhile(lambda event: told_at(event) <= now, events)  # noqa: B023
+        found = estimate_end(plan_of(spec), SweepProgress.replay(known), now=now)
+        assert found.seconds == pytest.approx(whole.now - now, rel=0.3), share
+
+
+def told_at(event: AnyEvent) -> float:
+    """Its time, that of a run's end; 0 for events that follow from others."""
+    if isinstance(event, TickSubmitted):  # that is when it will tick
+        return 0.0
+    if isinstance(event, RunFinished) and event.started is not None:
+        return event.started + event.seconds
+    return float(getattr(event, "at", 0.0))
 
 
 def better_and_better(config: Config, step: int, seed: int) -> float:
