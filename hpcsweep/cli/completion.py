@@ -52,7 +52,10 @@ def complete_trials(ctx: typer.Context, incomplete: str) -> Iterator[tuple[str, 
 
     for trial, run in sorted(last, key=order)[:MOST]:
         value = run.value if run is not None else None
-        what = "no value yet" if value is None else f"{state.metric} {number(value)}"
+        values = run.values or (run.value,) if run is not None else ()
+        pairs = zip(state.objectives.metrics, values, strict=False)
+        what = ", ".join(f"{metric} {number(each)}" for metric, each in pairs if each is not None)
+        what = "no value yet" if value is None else what
         yield str(trial.trial), f"{what}, {config_text(trial.config)}"
 
 

@@ -19,6 +19,7 @@ from hpcsweep.cli.screen import Room
 from hpcsweep.cli.terminal import sanitize
 from hpcsweep.cli.trial import explanation_lines
 from hpcsweep.core.models import Trial
+from hpcsweep.core.objectives import Objective
 from hpcsweep.core.text import sanitize_lines, shell_quote
 from hpcsweep.errors import HpcsweepError
 from hpcsweep.store.files import open_regular
@@ -70,9 +71,13 @@ class TrialReader:
         lines = [part for line in story.lines for part in _wrapped(line, room.width)]
         if story.problem:
             lines += [plain(story.problem, BAD)]
-        points = self._curve(of, state.metric)
-        if len(points) > 1:
-            lines += [Text(), _curve_line(points, state.metric, room.width, room.glyphs)]
+        curves = [(each.metric, self._curve(of, index, each)) for index, each in enumerate(state.objectives)]
+        shown = [
+            _curve_line(points, metric, room.width, room.glyphs)
+            for metric, points in curves
+            if len(points) > 1
+        ]
+        lines += [Text(), *shown] if shown else []
         folder = shell_quote(str(self._path))
         lines.append(Text())
         for what in (f"logs {folder} {trial}", f"best {folder} --rerun --trial {trial}"):
@@ -103,12 +108,16 @@ class TrialReader:
             return _Story(runs, now, told, None, None)
         return _Story(runs, now, told, log, LogReader(folder.layout, folder.events))
 
-    def _curve(self, trial: Trial, metric: str) -> list[tuple[int, float]]:
+    def _curve(self, trial: Trial, index: int, of: Objective) -> list[tuple[int, float]]:
         """Step and value: at the end of its rungs, and wherever reports are not compacted yet."""
-        values = {run.achieved_resource: run.value for run in trial.runs if run.value is not None}
+        values = {
+            run.achieved_resource: run.values[index] if index else run.value
+            for run in trial.runs
+            if run.value is not None
+        }
         for file in metrics_files(self._layout.trial(trial.trial), Skipped()):
             try:
-                reports = [(report.step, report.metrics.get(metric)) for report in read_reports(file.path)]
+                reports = [(report.step, report.metrics.get(of.metric)) for report in read_reports(file.path)]
             except OSError:
                 continue
             values |= {step: value for step, value in reports if value is not None and value == value}

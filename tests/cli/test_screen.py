@@ -17,6 +17,7 @@ from hpcsweep.core.events import AnyEvent, BatchPlanned, BatchSubmitted, RunId, 
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.snapshot import StatusSnapshot
 from tests.cli.test_watch import HOSTILE, QUEUE, SHOWN, START, STARTED, finished, hyperband, view_of
+from tests.html.trade_offs import journal, ran
 
 ROOM, WIDE = Room(80, 24, UNICODE), Room(900, 24, UNICODE)
 
@@ -198,6 +199,18 @@ def test_a_trial_is_told_as_by_explain_with_its_curve_and_its_log(tmp_path: Path
     at = shown.index("The end of its log, rung 1")
     assert shown[at + 1 :][-3:] == ["epoch 1", "100%", "?]0;title?odd"]
     assert len(shown[at + 1 :]) == 200
+
+
+def test_a_trial_has_a_curve_of_each_objective(tmp_path: Path) -> None:
+    found = journal([ran(0, 0.3, 60.0), ran(0, 0.2, 70.0, resource=3)], ended=False)
+    folder = tmp_path / "s"
+    view = view_of(folder, found, QUEUE)
+    shown = [line.plain for line in TrialReader(folder).lines(0, view, ROOM)]
+    curves = [line for line in shown if line.startswith("curve")]
+    assert [line.rpartition("  ")[2] for line in curves] == [
+        "error 0.3 at step 1, 0.2 at step 3",
+        "speed 60 at step 1, 70 at step 3",
+    ]
 
 
 def test_the_journal_is_read_again_when_the_trial_has_changed(
