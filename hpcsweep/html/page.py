@@ -40,7 +40,7 @@ from hpcsweep.html.pareto import Mode, pareto
 from hpcsweep.html.plotly_js import plotly_js
 from hpcsweep.html.progress import progress
 from hpcsweep.html.rungs import rungs
-from hpcsweep.html.sections import Figure, Section, Table, TrialTable, flat
+from hpcsweep.html.sections import Figure, Section, SweepList, Table, TrialTable, flat
 from hpcsweep.html.summary import provenance, summary
 from hpcsweep.html.timeline import timeline
 from hpcsweep.html.trials import trials
@@ -131,7 +131,8 @@ def render(
     kinds = {type(block) for section in sections for block in flat(section.blocks)}
     drawn = Figure in kinds
     plotly = plotly_js() if drawn else ""
-    used = {"theme": True, "page": True, "live": bool(every), "trials": TrialTable in kinds, "choices": drawn}
+    listed = {"trials": TrialTable in kinds, "sweeps": SweepList in kinds}
+    used = {"theme": True, "page": True, "live": bool(every), "choices": drawn} | listed
     scripts = {name: Markup(_read(f"{name}.js") if there else "") for name, there in used.items()}
     return environment.get_template("page.html").render(
         title=title,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from hpcsweep.server.http import SweepServer
 from tests.cli.test_list import ENDED, write
@@ -46,10 +47,15 @@ def test_a_browser_goes_from_the_list_to_a_report_and_back(
     browser.run((Path(found.submodule_search_locations[0]) / "axe.min.js").read_text())
     assert browser.driver.execute_async_script(_VIOLATIONS) == []
     assert browser.run("return document.documentElement.scrollWidth - innerWidth") <= 0
+    browser.all("#sweep-filter")[0].send_keys("stopped LR")
+    assert [row.is_displayed() for row in browser.all(".sweeps tbody tr")] == [False, True]
     browser.run("window.old = true")
     browser.run(_LIVE, "true")
     browser.until("return !window.old && document.readyState === 'complete'")  # it has loaded itself again
     browser.run(_LIVE, "false")
+    assert browser.text("#sweep-count") == "1 of 2 sweeps"
+    browser.all("#sweep-filter")[0].send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
+    assert browser.text("#sweep-count") == ""
     browser.all(".sweeps a")[0].click()
     assert browser.until("return document.querySelector('h1')?.textContent === 'lr' && location.pathname")
     assert browser.run("return location.href") == f"{here}{server.home}report/0/one"
