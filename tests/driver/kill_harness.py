@@ -102,7 +102,8 @@ class Killer:
 
 #: Options of `session` by what is in the name of a sweep.
 KINDS: Final = {"compact": "compacted", "reuse": "reused", "shaped": "shaped"}
-BEFORE: Final = {name: getattr(os, name) for name in OPERATIONS}
+#: What they do; nothing need reach the disk, since a process is killed and not the machine.
+BEFORE: Final = {name: getattr(os, name) for name in OPERATIONS} | {"fsync": lambda fd: None}
 
 
 def unwatched(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -269,12 +270,8 @@ def kinds(layout: Layout) -> set[str]:
     return {path.name.partition("-")[0] for path in layout.compacted.iterdir()}
 
 
-def fsync(_: int) -> None:
-    """A point like the others; a process is killed and not the machine."""
-
-
 def main(root: Path, sweep: str, stride: int) -> dict[str, Any]:
-    os.fsync = fsync  # type: ignore[assignment]
+    os.fsync = BEFORE["fsync"]
     gc.freeze()
     gc.disable()
     root.mkdir(exist_ok=True)
