@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from hpcsweep.store.batch import Result, write_result
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.worker import task as worker_task
 from hpcsweep.worker.__main__ import main
+from hpcsweep.worker.metrics import program  # noqa: F401 -- once, and not in every process anew
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -71,12 +73,14 @@ def test_a_kill_at_any_file_operation_costs_no_result_and_counts_none_twice(
         "shell": True,
         "metrics": (r"step (?P<step>\d+) err (?P<val_error>\S+)",),
     }
+    bench.plan([bench.run(resource=2)], **fields)
+    assert work(bench, task=0, restart=0, patch=lambda: None) == 0
     number, killed = 0, True
     while killed:
         number += 1
         here = type(bench)(tmp_path / str(number))
+        shutil.copytree(bench.layout.trials, here.layout.trials, symlinks=True)
         here.plan([here.run(resource=2)], [here.run(resource=4, rung=1)], **fields)
-        assert work(here, task=0, restart=0, patch=lambda: None) == 0
         status = work(here, task=1, restart=0, patch=functools.partial(die_at, number))
         killed = os.WIFSIGNALED(status)
         assert killed or status == 0
