@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hpcsweep.core.domains import Choice, Ordinal
-from hpcsweep.core.events import AnyEvent, RunFinished
+from hpcsweep.core.events import AnyEvent, RunFinished, RunInterrupted
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.models import Trial
 from hpcsweep.core.space import Space
@@ -45,8 +45,9 @@ def trial_rows(
     """A row for each trial, by number.
 
     `value`, `resource` and `rung` are those of the highest rung that gave a value, `seconds` and
-    `gpu_seconds` what all attempts took; `started` is when the first attempt that came to an end began,
-    `ended` when the last one ended, in Unix seconds by the clock of the node. What is unknown is None.
+    `gpu_seconds` what all attempts took; `started` is when the first attempt began, `ended` when the last one
+    that has ended did, as far as results tell, in Unix seconds by the clock of the node. What is unknown is
+    None.
     With several objectives a row has also all `values` by metric, of its configuration the number of its
     `front` and its `place` in the whole sweep, both from 1, and whether it is `infeasible`.
 
@@ -119,7 +120,7 @@ def _times(events: Iterable[AnyEvent]) -> tuple[dict[int, float], dict[int, floa
     started: dict[int, float] = {}
     ended: dict[int, float] = {}
     for event in events:
-        if isinstance(event, RunFinished) and event.started is not None:
+        if isinstance(event, RunFinished | RunInterrupted) and event.started is not None:
             end = event.started + event.seconds
             started[event.trial] = min(event.started, started.get(event.trial, event.started))
             ended[event.trial] = max(end, ended.get(event.trial, end))

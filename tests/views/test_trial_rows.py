@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from hpcsweep.cli import app
-from hpcsweep.core.events import SweepStarted, TrialCreated
+from hpcsweep.core.events import Interruption, SweepStarted, TrialCreated
 from hpcsweep.errors import SpecError
 from hpcsweep.store.batch import trial_seed
 from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.results import Results
 from hpcsweep.views.trial_rows import select_rows, sort_rows
-from tests.views.folders import failed, finished, identity, planned, written
+from tests.views.folders import created, failed, finished, identity, interrupted, planned, written
 
 STARTED = SweepStarted("cafe01", "lr", 50.0, identity())
 CONFIGS: list[dict[str, Any]] = [
@@ -42,6 +42,15 @@ def results(tmp_path: Path) -> Results:
 
 def numbers(rows: list[dict[str, Any]]) -> list[int]:
     return [row["trial"] for row in rows]
+
+
+def test_a_trial_began_with_its_first_attempt_also_where_that_was_interrupted(tmp_path: Path) -> None:
+    first = interrupted(0, Interruption.PREEMPTED, started=120.0, seconds=40.0)
+    events = [SweepStarted("cafe01", "lr", 50.0, identity()), *created(1), *planned("a", (0, 0)), first]
+    (row,) = written(tmp_path / "one", events).rows
+    assert (row["started"], row["ended"]) == (120.0, 160.0)
+    (row,) = written(tmp_path / "two", [*events, *planned("b", (0, 0)), finished(0, batch="b")]).rows
+    assert (row["started"], row["ended"]) == (120.0, 3770.0)
 
 
 def test_a_row_has_all_that_is_known_of_its_trial(results: Results) -> None:
