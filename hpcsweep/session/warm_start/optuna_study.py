@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -58,8 +59,12 @@ def _storage(path: Path, scratch: Path) -> BaseStorage:
         if (beside := path.with_name(path.name + suffix)).exists():
             shutil.copyfile(beside, copy.with_name(copy.name + suffix))
     url = f"sqlite:///{copy}"
-    storage = RDBStorage(url, skip_compatibility_check=True)
-    storage.upgrade()
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # what alembic tells of each step, on standard error
+    try:
+        RDBStorage(url, skip_compatibility_check=True).upgrade()
+    finally:
+        logging.disable(before)
     return RDBStorage(url)
 
 
