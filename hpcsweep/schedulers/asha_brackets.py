@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from heapq import heapify, heappop, heappush, heappushpop
-from typing import Any
+from bisect import bisect_right
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -19,7 +17,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.objectives import Key, Objectives
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.protocols import Promote, Stop
-from hpcsweep.schedulers.ranking import FrontRung, Ranked
+from hpcsweep.schedulers.ranking import Candidates, FrontCandidates, FrontOrder, Ranked, ValueOrder
 from hpcsweep.schedulers.rungs import PromotionCandidates
 
 
@@ -36,7 +34,7 @@ class PromotionBracket:
         self._objectives = objectives
         self._resources: tuple[int, ...] = ()
         # Of the last rung too: another one may come above it.
-        self._rungs: list[Rung | FrontRung] = []
+        self._rungs: list[Rung] = []
         self._running: list[int] = []
         #: How many trials start in it at most; None while that is open.
         self._most: int | None = None
@@ -49,8 +47,7 @@ class PromotionBracket:
         """Go on with further rungs above those that there are."""
         self._resources = resources
         for _ in range(len(resources) - len(self._rungs)):
-            several = self._objectives.several
-            self._rungs.append(FrontRung(self._eta) if several else Rung(self._eta))
+            self._rungs.append(Rung(self._eta, several=self._objectives.several))
             self._running.append(0)
 
     @property
@@ -119,88 +116,63 @@ class PromotionBracket:
 
 
 class Rung:
-    """The runs that have ended at one rung; ranked by value, ties to the older trial."""
+    """The runs that have ended at one rung; of n of them the best floor(n / eta) go on."""
 
-    def __init__(self, eta: int) -> None:
+    def __init__(self, eta: int, *, several: bool) -> None:
         self._eta = eta
         self._ended = 0
-        # Two heaps: the top floor(n / eta), the worst of them first, and the others, best first.
-        self._top: list[tuple[float, int]] = []  # negated
-        self._others: list[tuple[float, int]] = []
-        #: Values of the trials that were not promoted, and those of them in the top, best first.
-        self._value: dict[int, float] = {}
-        self._candidates: list[tuple[float, int]] = []
+        self._keys: dict[int, Key] = {}
+        self._promoted: set[int] = set()
+        self._order = FrontOrder() if several else ValueOrder()
+        self._candidates: type[Candidates] = FrontCandidates if several else PromotionCandidates
         #: Those that may be promoted some day.
-        self.contenders = PromotionCandidates()
+        self.contenders: Candidates = self._candidates()
 
-    def end(self, trial: int, value: Any) -> list[int]:
-        """A run ended with this value, a number to be minimised; None is worse than any. Who is dropped."""
+    def end(self, trial: int, key: Key | None) -> list[int]:
+        """A run ended with this key; None is worse than any. Who is dropped by that."""
         self._ended += 1
-        dropped = [] if value is None else self.contenders.add(trial, value)
-        if value is not None:
-            self._value[trial] = value
-            self._enter(value, trial)
-            self._leave(*heappushpop(self._top, (-value, -trial)))
-        while len(self._top) < self._ended // self._eta and self._others:
-            value, trial = heappop(self._others)
-            heappush(self._top, (-value, -trial))
-            self._enter(value, trial)
-        return dropped
+        if key is None:
+            return []
+        self._keys[trial] = key
+        self._order.add(trial, key)
+        return self.contenders.add(trial, key)
 
     def stop(self, trial: int) -> None:
         """The trial goes no further: if its run here was its newest, that counts as one without a value."""
-        if trial in self._value:
+        if trial in self._keys and trial not in self._promoted:
             self.retry(trial)
             self.end(trial, None)
-
-    def reset_dropped(self) -> None:
-        """More runs may come than was known: whoever has a value may be promoted some day."""
-        self.contenders = PromotionCandidates()
-        for value, trial in sorted([*((-v, -t) for v, t in self._top), *self._others]):
-            self.contenders.add(trial, value)
-            if trial not in self._value:
-                self.contenders.promote(trial)
-
-    @property
-    def unpromoted(self) -> list[int]:
-        """The trials with a value that were not promoted."""
-        return list(self._value)
 
     def retry(self, trial: int) -> None:
         """A run that ended, and was not promoted, has not ended after all."""
         self._ended -= 1
-        self._value.pop(trial, None)
+        key = self._keys.pop(trial, None)
+        if key is not None:
+            self._order.remove(trial, key)
         self.contenders.remove(trial)
-        top = [(-value, -trial) for value, trial in self._top]
-        ranked = sorted(entry for entry in [*top, *self._others] if entry[1] != trial)
-        count = self._ended // self._eta
-        self._top = [(-value, -trial) for value, trial in ranked[:count]]
-        heapify(self._top)
-        self._others = ranked[count:]
-        self._candidates = [entry for entry in ranked[:count] if entry[1] in self._value]
 
     def promote(self, trial: int) -> None:
         """The trial has gone on to the next rung; its value still counts."""
+        self._promoted.add(trial)
+        self._order.promote(trial, self._keys[trial])
         self.contenders.promote(trial)
-        self._drop((self._value.pop(trial), trial))
 
     def promotable(self, limit: int) -> list[int]:
-        """At most `limit` trials in the top floor(n / eta) that are not promoted yet, best first."""
-        return [trial for _, trial in self._candidates[:limit]]
+        """At most `limit` trials among the best floor(n / eta) that are not promoted yet, best first."""
+        return self._order.best(self._ended // self._eta, limit)
 
-    def _enter(self, value: float, trial: int) -> None:
-        if trial in self._value:
-            insort(self._candidates, (value, trial))
+    @property
+    def unpromoted(self) -> list[int]:
+        """The trials with a value that were not promoted."""
+        return [trial for trial in self._keys if trial not in self._promoted]
 
-    def _leave(self, negated_value: float, negated_trial: int) -> None:
-        entry = (-negated_value, -negated_trial)
-        heappush(self._others, entry)
-        self._drop(entry)
-
-    def _drop(self, entry: tuple[float, int]) -> None:
-        index = bisect_left(self._candidates, entry)
-        if self._candidates[index : index + 1] == [entry]:
-            del self._candidates[index]
+    def reset_dropped(self) -> None:
+        """More runs may come than was known: whoever has a value may be promoted some day."""
+        self.contenders = self._candidates()
+        for trial, key in self._keys.items():
+            self.contenders.add(trial, key)
+            if trial in self._promoted:
+                self.contenders.promote(trial)
 
 
 class StoppingBracket:

@@ -170,14 +170,18 @@ class FrontCandidates(Candidates):
             self._keys, self._counts = keys, counts
 
     def remove(self, trial: int) -> None:
-        if trial in self._rows:
-            keys = {each: self._keys[row] for each, row in self._rows.items() if each != trial}
-            waiting, promoted, places = self._waiting - {trial}, self.promoted, self._places
-            self.__init__(None)  # type: ignore[misc]  # who dominates whom is found anew
-            for each, key in keys.items():
-                self.add(each, tuple(key))
-            self._waiting, self.promoted, self._places = waiting, promoted, places
+        from hpcsweep.core.pareto import dominated
+
         self._waiting.discard(trial)
+        row, last = self._rows.pop(trial, None), len(self._rows)
+        if row is None:
+            return
+        self.with_value -= 1
+        others, own = self._keys[: last + 1], self._keys[row].copy()
+        self._counts[: last + 1] -= dominated(others[:, 1:], others[:, 0], own[1:], own[0])
+        for numbers in (self._keys, self._counts):
+            numbers[row:last] = numbers[row + 1 : last + 1]
+        self._rows = {each: at - (at > row) for each, at in self._rows.items()}
 
     def _forget(self) -> None:
         self._rows.clear()
@@ -191,62 +195,56 @@ class FrontCandidates(Candidates):
         return dropped
 
 
-class FrontRung:
-    """`asha_brackets.Rung` of several objectives: the best floor(n / eta) of the n runs that have ended."""
+class ValueOrder:
+    """Trials by one value, and which of them were promoted."""
 
-    def __init__(self, eta: int) -> None:
-        self._eta = eta
-        self._ended = 0
+    def __init__(self) -> None:
+        self._all: list[tuple[Any, int]] = []  # sorted, as those that were not promoted
+        self._unpromoted: list[tuple[Any, int]] = []
+
+    def add(self, trial: int, key: Key) -> None:
+        """A trial joins."""
+        for entries in (self._all, self._unpromoted):
+            insort(entries, (key, trial))
+
+    def remove(self, trial: int, key: Key) -> None:
+        """A trial leaves that was not promoted."""
+        for entries in (self._all, self._unpromoted):
+            del entries[bisect_left(entries, (key, trial))]
+
+    def promote(self, trial: int, key: Key) -> None:
+        """A trial is promoted; it still counts."""
+        del self._unpromoted[bisect_left(self._unpromoted, (key, trial))]
+
+    def best(self, count: int, limit: int) -> list[int]:
+        """At most `limit` trials among the `count` best that are not promoted yet, best first."""
+        top = self._all[:count][-1:]
+        return [entry[1] for entry in self._unpromoted[:limit] if top and entry <= top[0]]
+
+
+class FrontOrder:
+    """The same by several objectives."""
+
+    def __init__(self) -> None:
         self._keys: dict[int, Key] = {}
         self._promoted: set[int] = set()
-        self._best: list[int] | None = None
-        self.contenders = FrontCandidates()
+        self._best: tuple[int, list[int]] | None = None  # how many they are, while nobody joins or leaves
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_best": None}  # what was looked up changes nothing
 
-    def end(self, trial: int, key: Key | None) -> list[int]:
-        """A run ended with this key; None is worse than any. Who is dropped by that."""
-        self._ended += 1
-        self._best = None
-        if key is None:
-            return []
+    def add(self, trial: int, key: Key) -> None:
         self._keys[trial] = key
-        return self.contenders.add(trial, key)
-
-    def stop(self, trial: int) -> None:
-        """The trial goes no further: if its run here was its newest, that counts as one without a value."""
-        if trial in self._keys and trial not in self._promoted:
-            self.retry(trial)
-            self.end(trial, None)
-
-    def retry(self, trial: int) -> None:
-        """A run that ended, and was not promoted, has not ended after all."""
-        self._ended -= 1
         self._best = None
-        self._keys.pop(trial, None)
-        self.contenders.remove(trial)
 
-    def promote(self, trial: int) -> None:
-        """The trial has gone on to the next rung; its values still count."""
+    def remove(self, trial: int, key: Key) -> None:
+        del self._keys[trial]
+        self._best = None
+
+    def promote(self, trial: int, key: Key) -> None:
         self._promoted.add(trial)
-        self.contenders.promote(trial)
 
-    def promotable(self, limit: int) -> list[int]:
-        """At most `limit` trials among the best floor(n / eta) that are not promoted yet, best first."""
-        if self._best is None:
-            self._best = best_first(self._keys, self._ended // self._eta)
-        return [trial for trial in self._best if trial not in self._promoted][:limit]
-
-    @property
-    def unpromoted(self) -> list[int]:
-        """The trials with a value that were not promoted."""
-        return [trial for trial in self._keys if trial not in self._promoted]
-
-    def reset_dropped(self) -> None:
-        """More runs may come than was known: whoever has a value may be promoted some day."""
-        self.contenders = FrontCandidates()
-        for trial, key in self._keys.items():
-            self.contenders.add(trial, key)
-            if trial in self._promoted:
-                self.contenders.promote(trial)
+    def best(self, count: int, limit: int) -> list[int]:
+        if self._best is None or self._best[0] != count:
+            self._best = count, best_first(self._keys, count)
+        return [trial for trial in self._best[1] if trial not in self._promoted][:limit]

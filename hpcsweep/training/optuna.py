@@ -30,18 +30,7 @@ class TrialPruned(Exception):
 class OlderSuggestions:
     """The names that `suggest_float` had in earlier versions of Optuna."""
 
-    def suggest_float(
-        self,
-        name: str,
-        low: float,
-        high: float,
-        *,
-        step: float | None = None,
-        log: bool = False,
-        prior: Any = None,
-    ) -> float:
-        """The value of this parameter; a trial of Optuna takes no `prior`."""
-        raise NotImplementedError
+    suggest_float: Callable[..., float]
 
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
         """As `suggest_float`."""

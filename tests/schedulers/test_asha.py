@@ -121,7 +121,7 @@ class Counted:
 def test_candidates_are_the_top_of_the_count_whatever_came_in_which_order(
     eta: int, results: list[tuple[int | None, int]]
 ) -> None:
-    rung, counted = Rung(eta), Counted(eta)
+    rung, counted = Rung(eta, several=False), Counted(eta)
     for trial, (value, promotions) in enumerate(results):
         rung.end(trial, value)
         counted.ended += 1
