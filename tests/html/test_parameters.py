@@ -20,6 +20,7 @@ from hpcsweep.html.parameters import slices
 from hpcsweep.html.plotting import SYMBOLS_TEXT, dimensions, linear_ticks, log_ticks, outlier_cutoff
 from hpcsweep.html.sections import Alternatives, Figure
 from hpcsweep.views.importance import Importance
+from hpcsweep.views.resource_values import compared_resources, values_of
 from hpcsweep.views.results import Results
 from tests.html.hand_made_sweeps import HALVING, Ran, figure, sweep, trace
 
@@ -438,3 +439,14 @@ def test_one_trial_and_equal_values_are_drawn(tmp_path: Path) -> None:
     assert parallel(results_of(tmp_path / "alone", [0.5])) is None
     value = figure(parallel(results_of(tmp_path / "same", [0.5] * 12))).traces[0]["dimensions"][-1]
     assert (value["range"], value["ticktext"]) == ([-0.5, 1.5], ["0.5"])
+
+
+def test_of_very_many_resources_a_few_can_be_chosen_with_the_ends_and_the_one_that_many_reached(
+    tmp_path: Path,
+) -> None:
+    """To resource 3 went 100 trials, to 4 .. 12 went 20 of them."""
+    counts = dict.fromkeys(range(1, 4), 100) | dict.fromkeys(range(4, 13), 20)
+    runs = [Ran(trial, at, 1.0 + trial) for at, count in counts.items() for trial in range(count)]
+    results = sweep(tmp_path / "r", runs)
+    assert values_of(results).resource == 3
+    assert compared_resources(results) == {12: 20, 9: 20, 6: 20, 4: 20, 3: 100, 1: 100}
