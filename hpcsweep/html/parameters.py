@@ -138,7 +138,7 @@ def _slices_caption(
         f" The ring is the best {'of the sweep' if best else 'of these'}, trial {valued.trials[0]}{active}."
     )
     if len(set(shown.resources)) > 1:
-        text += " Blue points were trained for longest."
+        text += " The colour is the resource that the value is of."
     if len(shown.trials) < len(valued.trials):
         text += (
             f" {len(shown.trials):,} of {len(valued.trials):,} {what}s are drawn: the best {_BEST}, and an "

@@ -366,7 +366,7 @@ def test_slices_are_of_one_resource_or_of_the_newest_value_of_each(tmp_path: Pat
         "at resource 1 against one parameter, chosen above. The ring is the best of these, trial 0."
         in low.caption
     )
-    assert "The ring is the best of the sweep, trial 1. Blue points" in newest.caption
+    assert "The ring is the best of the sweep, trial 1. The colour is the resource" in newest.caption
 
 
 def test_the_contour_of_another_resource_has_the_same_parameters(tmp_path: Path) -> None:
