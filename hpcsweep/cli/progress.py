@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import typer
@@ -144,8 +144,8 @@ class LogDisplay(Progress):
             if not isinstance(event, RunFinished):
                 self._times.resume(event.at)
                 continue
-            runs = self.state.trials[event.trial].runs
-            rung = runs[event.rung - 1].resource if event.rung else 0, runs[event.rung].resource
+            trial = self.state.trials[event.trial]
+            rung = trial.below(event.rung), trial.runs[event.rung].resource
             self._trained += rung[1] - rung[0]
             at = time.time() if event.started is None else event.started + event.seconds
             self._times.add(at, rung, event.seconds, completed=event.outcome is Outcome.COMPLETED)
@@ -288,8 +288,10 @@ def remaining_runs(plan: Plan, progress: Known) -> Counter[Rung] | None:
     """
     final = progress.state.no_more_trials is not None
     scheduler = plan.scheduler
-    if scheduler.population or not all(bracket.sizes for bracket in scheduler.brackets):
+    if not all(bracket.sizes for bracket in scheduler.brackets):
         return None
+    if scheduler.population:
+        return _remaining_of_members(scheduler.brackets[0], progress.state) if scheduler.brackets else None
     if not scheduler.brackets or (scheduler.iterations is None and scheduler.starts is None and not final):
         return None
     left: Counter[Rung] = Counter()
@@ -304,6 +306,19 @@ def remaining_runs(plan: Plan, progress: Known) -> Counter[Rung] | None:
         if final and not brackets:
             break
     return left
+
+
+def _remaining_of_members(plan: BracketPlan, state: SweepState) -> Counter[Rung]:
+    """Of a population, whose members are brackets: each goes on from where its newest trial is."""
+    newest = {trial.bracket: trial for trial in state.trials}
+    at = [
+        max([trial.start, *(run.resource for run in trial.runs if run.status is RunStatus.COMPLETED)])
+        for trial in newest.values()
+    ]
+    at += [0] * (plan.sizes[0] - len(at))
+    return Counter(
+        {(below, to): sum(each <= below for each in at) for below, to in pairwise((0, *plan.resources))}
+    )
 
 
 def _planned(plan: SchedulerPlan) -> Iterator[BracketPlan]:
@@ -370,7 +385,8 @@ def format_eta(plan: Plan | None, progress: SweepProgress, *, now: float) -> str
     what = "open-ended"
     if end.runs is not None:
         what = f"{plural(end.runs, 'run')} left"
-        what = f"about {what}" if plan.scheduler.estimated else f"at most {what}"
+        about = plan.scheduler.estimated or plan.scheduler.population
+        what = f"about {what}" if about else f"at most {what}"
     if end.seconds is None:
         return what
     why = f" by {end.by}" if end.by else ""

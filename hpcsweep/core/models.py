@@ -148,6 +148,10 @@ class Trial(msgspec.Struct, gc=False):
                 return run
         return None
 
+    def below(self, rung: int) -> int:
+        """The resource at which its run of this rung begins, if the one before it left a checkpoint."""
+        return self.runs[rung - 1].resource if rung else self.start
+
 
 class Best(msgspec.Struct, frozen=True):
     """The best configuration: by its mean where it is trained several times.

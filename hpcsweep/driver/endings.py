@@ -103,7 +103,7 @@ class Endings:
         """
         newest = self._evidence.newest_step(run)
         trial = self._state.trials[run.trial]
-        before = max(run.step, trial.runs[run.rung - 1].resource if run.rung else trial.start)
+        before = max(run.step, trial.below(run.rung))
         found = self._evidence.reported(run.id, attempt=result.attempt, restart=result.restart)
         first, last = found or (newest, 0)
         last = min(last, run.resource)

@@ -113,7 +113,7 @@ class RunShapes:
         """What the needs of its next attempt depend on."""
         trial = self._state.trials[run_id.trial]
         run = trial.runs[run_id.rung]
-        start = trial.runs[run.rung - 1].resource if run.rung else trial.start
+        start = trial.below(run.rung)
         # Where training code starts anew although it should have gone on, the whole way is ahead.
         anew = not self._settings.program.resumes or self._state.retrained
         if anew or trial.trial in self._state.without_checkpoint:

@@ -145,7 +145,7 @@ def _useful_share(results: Results, attempt: _Attempt, after: _Attempt | None) -
     trial = results.folder.state.trials[attempt.trial]
     began = attempt.start
     if np.isnan(began):  # unknown: from where the rung below ended
-        began = trial.runs[attempt.rung - 1].resource if attempt.rung else trial.start
+        began = trial.below(attempt.rung)
     trained = max(attempt.step, after.start) - began
     return float(np.clip((after.start - began) / trained, 0.0, 1.0)) if trained > 0 else 0.0
 

@@ -236,8 +236,8 @@ class SweepProgress:
         at = self.now if event.started is None else event.started + event.seconds
         self.now = max(self.now, at)
         state = self.state
-        runs = state.trials[event.trial].runs
-        below = runs[event.rung - 1].resource if event.rung else 0
+        trial = state.trials[event.trial]
+        runs, below = trial.runs, trial.below(event.rung)
         units = runs[event.rung].resource - below
         completed = event.outcome is Outcome.COMPLETED
         self.times.add(at, (below, runs[event.rung].resource), event.seconds, completed=completed)

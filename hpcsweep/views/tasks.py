@@ -110,9 +110,7 @@ def _tasks_of(batch: BatchState, state: SweepState, shown: Mapping[TaskId, TaskS
 def begun_runs(state: SweepState, *, now: float) -> list[BegunRun]:
     """The runs that tasks which keep their GPUs are at; of others it is not known when they began."""
     return [
-        BegunRun(
-            (state.trials[run.trial].runs[run.rung - 1].resource if run.rung else 0, run.resource), task.since
-        )
+        BegunRun((state.trials[run.trial].below(run.rung), run.resource), task.since)
         for task in live_tasks(state, now=now)
         for run in task.runs
     ]

@@ -470,7 +470,7 @@ NOTHING = progress_of([STARTED])
         ("{name: asha, max_resource: 9}", {"budget": "{time: 1d}"}, None),
         ("{name: fifo, max_resource: 5}", {"budget": "{trials: 7}"}, RemainingWork(7, 35)),
         ("{name: fifo, max_resource: 5}", {}, RemainingWork(100, 500)),
-        ("{name: pbt, population: 4, interval: 2, max_resource: 8}", {}, None),
+        ("{name: pbt, population: 4, interval: 2, max_resource: 8}", {}, RemainingWork(16, 32)),
     ],
 )
 def test_what_a_sweep_is_to_do_is_known_as_far_as_its_scheduler_says(

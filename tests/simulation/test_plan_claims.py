@@ -102,8 +102,9 @@ def test_a_sweep_that_only_a_budget_ends_has_no_makespan(tmp_path: Path) -> None
         # Near the end it hangs on whether one more is promoted.
         ((0.5, 0.75), ["scheduler={name: asha, max_resource: 9}", "budget.trials=40"]),
         ((0.5, 0.75, 0.9), ["scheduler={name: fifo, max_resource: 9}", "budget.trials=14"]),
+        ((0.5, 0.75, 0.9), ["scheduler={name: pbt, population: 6, interval: 3, max_resource: 15}"]),
     ],
-    ids=["hyperband", "asha", "fifo"],
+    ids=["hyperband", "asha", "fifo", "pbt"],
 )
 def test_the_end_is_foretold_from_runs_that_have_ended_and_that_go_on(
     tmp_path: Path, shares: tuple[float, ...], overrides: list[str]
