@@ -47,7 +47,8 @@ def timeline(results: Results) -> Section | None:
         return None
     nodes = lanes_by_node(found.tasks)
     shown = _shown(nodes)
-    rows, labels = _placed({name: nodes[name] for name in nodes if name in shown})
+    tasks = [task for name in nodes if name in shown for lane in nodes[name] for task in lane.tasks]
+    rows, labels = _placed(lanes_by_node(_newest(tasks)))
     figure = _figure(results, found, rows, labels, left_out=len(nodes) - len(shown))
     return Section("timeline", "Tasks by node", [figure])
 
@@ -71,12 +72,28 @@ def _shown(nodes: dict[str, list[Lane]]) -> set[str]:
     return chosen
 
 
+def _newest(tasks: Sequence[TimedTask]) -> list[TimedTask]:
+    """Of a single node with more runs than are drawn those that ended last."""
+    kept: list[TimedTask] = []
+    runs = 0
+    for task in sorted(tasks, key=lambda task: -task.ended):
+        runs += len(task.runs)
+        if kept and runs > MOST_RUNS:
+            break
+        kept.append(task)
+    return kept
+
+
 def _placed(nodes: dict[str, list[Lane]]) -> tuple[list[_Row], dict[str, float]]:
     """Lanes one below the other with a gap between nodes, and the middle of each node."""
-    rows, labels, at = [], {}, 0.0
+    rows: list[_Row] = []
+    labels: dict[str, float] = {}
+    at = 0.0
     for name, lanes in nodes.items():
         began = at
         for lane in lanes:
+            if rows and at + lane.height > MOST_ROWS + len(labels):
+                break
             rows.append(_Row(lane, at))
             at += lane.height
         labels[name] = (began + at - 1) / 2
@@ -163,7 +180,7 @@ def _figure(
         "timeline-tasks",
         traces,
         layout,
-        _caption(results, found, left_out=left_out, nodes=len(labels), waits=len(waits)),
+        _caption(results, found, tasks=[task for _, task in tasks], left_out=left_out, waits=len(waits)),
         _summary(found.tasks),
         height=height + _AROUND + (_STRIP + 20 if len(waits) else 0),
     )
@@ -270,7 +287,11 @@ def _queue(waits: Floats) -> dict[str, Any]:
     }
 
 
-def _caption(results: Results, found: Timeline, *, left_out: int, nodes: int, waits: int) -> str:
+def _caption(
+    results: Results, found: Timeline, *, tasks: Sequence[TimedTask], left_out: int, waits: int
+) -> str:
+    nodes = len({(task.pool, task.node) for task in tasks})
+    drawn, total = (sum(len(task.runs) for task in some) for some in (tasks, found.tasks))
     text = "What each node ran, a row for each run that it does at a time."
     if len({run.resource for trial in results.folder.state.trials for run in trial.runs}) > 1:
         text += " The higher the resource of a run, the stronger its colour."
@@ -281,6 +302,8 @@ def _caption(results: Results, found: Timeline, *, left_out: int, nodes: int, wa
     if left_out:
         text += drawn_text(nodes, nodes + left_out, "nodes")
         text += " They are those with most runs that failed or were interrupted, then those most used."
+    elif drawn < total:
+        text += f"{drawn_text(drawn, total, 'runs')} They are the newest."
     if any(run.about for task in found.tasks for run in task.runs):
         text += " When some of the interrupted runs began is known only roughly."
     if found.unplaced:

@@ -9,7 +9,7 @@ import pytest
 import hpcsweep.html.timeline
 from hpcsweep.core.events import RunId, RunsAssigned, SweepStarted, TaskBegan
 from hpcsweep.html.timeline import timeline
-from tests.html.hand_made_sweeps import figure, trace
+from tests.html.hand_made_sweeps import HALVING, figure, sweep, trace
 from tests.views.folders import ENDED, TROUBLED, created, finished, identity, written
 from tests.views.test_task_timeline import reused
 
@@ -61,6 +61,15 @@ def test_of_more_nodes_than_fit_those_with_trouble_are_drawn(
     found = figure(timeline(written(tmp_path / "r", [*TROUBLED, ENDED])))
     assert found.layout["yaxis"]["ticktext"] == ["n2"]
     assert "1 of 2 nodes are drawn." in found.caption
+
+
+def test_of_a_single_node_with_very_many_runs_the_newest_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hpcsweep.html.timeline, "MOST_RUNS", 2)
+    found = figure(timeline(sweep(tmp_path / "r", HALVING)))
+    assert [each[0] for each in trace(found, "completed")["customdata"]] == [2, 1]
+    assert "2 of 9 runs are drawn. They are the newest." in found.caption
 
 
 def test_before_anything_has_begun_there_is_no_timeline(tmp_path: Path) -> None:
