@@ -52,6 +52,10 @@ FIRST = (
     "test_readme",
 )
 
+#: Where tests write, if it has room: of what a sweep costs on a disk, a quarter is the file system.
+MEMORY = "/dev/shm"
+ROOM_BYTES = 4 * 1024**3
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -67,9 +71,20 @@ def pytest_configure(config: pytest.Config) -> None:
     setattr(os, "fsync", lambda fd: None)  # noqa: B010
     # Threads of several workers would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if config.option.basetemp is None and has_room(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
     # A shell starts what it puts in the background with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def has_room(folder: str) -> bool:
+    """Whether all that tests leave fits into a folder, and programs in it can be started."""
+    try:
+        system = os.statvfs(folder)
+    except OSError:
+        return False
+    return system.f_bavail * system.f_frsize >= ROOM_BYTES and not system.f_flag & os.ST_NOEXEC
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -154,7 +154,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     """The file's text; pipes of the shell (`<(...)`, /dev/stdin) are read, other special files refused."""
-    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+    ordinary = path.is_file() or path.is_dir()  # as all are in /dev/shm
+    if not ordinary and (path.is_relative_to("/dev") or path.is_relative_to("/proc")):
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)  # a device may have no end
     elif path.is_file() and path.stat().st_size > MAX_BYTES:

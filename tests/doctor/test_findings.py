@@ -63,7 +63,7 @@ def test_the_type_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
     assert filesystem_type(Path("/proc/self")) == "proc"
     argv = ["findmnt", "-n", "-o", "FSTYPE", "-T", str(tmp_path)]
     known = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert filesystem_type(tmp_path) == known.stdout.strip()
+    assert filesystem_type(tmp_path) == known.stdout.split()[-1]  # mounts may cover each other
 
 
 @pytest.mark.parametrize(
