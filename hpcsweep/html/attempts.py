@@ -80,6 +80,7 @@ def _bars(spent: dict[str, float], what: str) -> dict[str, Any]:
         "marker": {"color": [_COLOURS.get(name, "@bad") for name in spent]},
         "text": [f"{hours_text(each)} {what}-hours, {share(each, whole)}" for each in spent.values()],
         "textposition": "auto",
+        "insidetextfont": {"color": "@page"},
         "cliponaxis": False,
         "hovertemplate": "%{y}: %{text}<extra></extra>",
     }
@@ -107,8 +108,7 @@ def gpu_time_breakdown(results: Results, *, gpus: bool) -> dict[str, float]:
     spent: dict[str, float] = {COUNTED: 0.0}
 
     def spend(on: str, seconds: float) -> None:
-        if seconds > 0:
-            spent[on] = spent.get(on, 0.0) + seconds
+        spent[on] = spent.get(on, 0.0) + seconds
 
     rows = results.attempts[list(_Attempt._fields)].sort_values(["trial", "rung"], kind="stable")
     attempts = [_Attempt(*row) for row in rows.itertuples(index=False)]
@@ -133,6 +133,8 @@ def gpu_time_breakdown(results: Results, *, gpus: bool) -> dict[str, float]:
         elif isinstance(event, BatchClosed):
             spend(OVERHEAD, event.gpu_seconds if gpus else event.seconds)
     first, *others = spent.items()
+    # What a cluster bills in whole seconds may be less than was measured: the sum over batches counts.
+    others = [(name, seconds) for name, seconds in others if seconds > 0.01]
     return dict([first, *sorted(others, key=lambda item: -item[1])])
 
 
@@ -156,7 +158,7 @@ def _waiting(results: Results) -> list[Block]:
         return []
     middle, most, longest = (duration(float(wait)) for wait in np.quantile(waits, (0.5, 0.9, 1.0)))
     unit, seconds = _unit(float(waits.max()))
-    counts, edges = np.histogram(waits / seconds, bins=BINS)
+    counts, edges = np.histogram(waits / seconds, bins=BINS, range=(0.0, max(1.0, waits.max()) / seconds))
     trace = {
         "type": "bar",
         "x": (edges[:-1] + edges[1:]) / 2,
@@ -169,14 +171,17 @@ def _waiting(results: Results) -> list[Block]:
     text = (
         f"Half of {plural(len(waits), 'task')} started within {middle} of their submission, 90% within "
         f"{most}; the longest wait was {longest}."
+        if waits.max() >= 1
+        else f"{plural(len(waits), 'task')} started at once."
     )
     figure = Figure(
         "gpu-time-waiting",
         [trace],
         {
             "bargap": 0,
-            "xaxis": {"title": {"text": f"{unit} from submission to start"}, "rangemode": "tozero"},
-            "yaxis": {"title": {"text": "tasks"}, "rangemode": "tozero"},
+            "xaxis": {"title": {"text": f"{unit} from submission to start"}, "range": [0, edges[-1]]},
+            "yaxis": {"title": {"text": "tasks"}, "rangemode": "tozero"}
+            | ({"dtick": 1} if counts.max() <= 5 else {}),
             "showlegend": False,
         },
         f"How long tasks waited in the queue, or until max_gpus allowed them. {text}",
@@ -300,6 +305,7 @@ def _by_node(attempts: pd.DataFrame, bad: pd.DataFrame) -> list[Block]:
             "xaxis": {"title": {"text": "of the node's attempts, %"}, "rangemode": "tozero"},
             "yaxis": {"title": {"text": "node"}, "type": "category", "autorange": "reversed"},
             "showlegend": True,
+            "legend": {"traceorder": "normal"},  # that of the bars
         },
         f"The share of each node's attempts that failed or were interrupted, by kind.{more}",
         f"Most of them: {worst}.",

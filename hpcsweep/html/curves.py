@@ -247,7 +247,8 @@ def _steps_axis(groups: Sequence[BracketGroup], shown: pd.DataFrame) -> dict[str
     if len(marked) >= 3 and marked[-1] >= 8 * marked[0] and shown["step"].min() > 0:
         ticks = {"tickmode": "array", "tickvals": marked, "ticktext": [f"{mark:,}" for mark in marked]}
         return axis | {"type": "log"} | ticks
-    return axis
+    few = len(shown) > 0 and shown["step"].max() - shown["step"].min() <= 10
+    return axis | ({"dtick": 1} if few else {})  # there is no half a step
 
 
 def _choice(groups: Sequence[BracketGroup], group_of_trace: Sequence[int], *, others: int) -> dict[str, Any]:

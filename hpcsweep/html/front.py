@@ -114,6 +114,7 @@ def _button(
         for key, value in (
             ("title.text", axis["title"]["text"]),
             ("type", axis["type"]),
+            ("nticks", axis.get("nticks", 0)),
             ("range", axis.get("range")),
             ("autorange", "range" not in axis),
         )

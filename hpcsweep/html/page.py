@@ -196,14 +196,19 @@ def _address(key: str) -> str:
 
 
 def _numeric(table: Table) -> frozenset[int]:
-    """Columns with numbers, and with nothing else but gaps: they are set to the right."""
+    """Columns with numbers or shares, and with nothing else but gaps: they are set to the right."""
     columns = (list(column) for column in zip(*table.rows, strict=True))
     return frozenset(at for at, cells in enumerate(columns) if _all_numbers(cells))
 
 
 def _all_numbers(cells: Sequence[object]) -> bool:
     known = [cell for cell in cells if cell is not None]
-    return bool(known) and all(isinstance(cell, numbers.Real) for cell in known)
+    return bool(known) and all(isinstance(cell, numbers.Real) or _is_number(cell) for cell in known)
+
+
+def _is_number(cell: object) -> bool:
+    """Whether it is a number as text, such as `-0.40` or `<0.1%`."""
+    return isinstance(cell, str) and re.fullmatch(r"[<-]?\d+(\.\d+)?%?", cell) is not None
 
 
 def _cell(value: object) -> str:

@@ -22,8 +22,12 @@ from hpcsweep.views.format import label, number
 
 #: Positive values are shown on a log scale where the largest is so many times the smallest, ...
 _SPAN: Final = 100.0
+#: ... so many times where the small ones are the good ones, which a linear scale puts on one line, ...
+_SPAN_MINIMISED: Final = 30.0
 #: ... and may be looked at on one from here on.
 _OFFERED: Final = 5.0
+#: Where plotly may have so few ticks on a log axis, it labels 1, 2 and 5, not all up to 9 upon each other.
+_LOG_TICKS: Final = 4
 #: The worst is an outlier if it is so many times farther from the best than nine of ten values are.
 _OUTLIER: Final = 5.0
 
@@ -43,8 +47,8 @@ class ValueAxis(NamedTuple):
 def value_axis(title: str, values: Floats, *, minimise: bool) -> ValueAxis:
     """A log scale for positive values of several magnitudes; else a linear one whose view omits outliers."""
     layout: dict[str, Any] = {"title": {"text": title}, "exponentformat": "power"}
-    if is_log_range(values):
-        return ValueAxis(layout | {"type": "log"}, [_scales(active=1)])
+    if is_log_range(values, _SPAN_MINIMISED if minimise else _SPAN):
+        return ValueAxis(layout | {"type": "log", "nticks": _LOG_TICKS}, [_scales(active=1)])
     cut = outlier_cutoff(values, minimise=minimise)
     menus = [_scales(active=0)] if is_log_range(values, _OFFERED) else []
     if cut is None:
@@ -75,8 +79,12 @@ def outlier_cutoff(values: Floats, *, minimise: bool) -> float | None:
 
 def _scales(*, active: int) -> dict[str, Any]:
     buttons = [
-        {"label": scale, "method": "relayout", "args": [{"yaxis.type": scale, "yaxis.autorange": True}]}
-        for scale in ("linear", "log")
+        {
+            "label": scale,
+            "method": "relayout",
+            "args": [{"yaxis.type": scale, "yaxis.autorange": True, "yaxis.nticks": ticks}],
+        }
+        for scale, ticks in (("linear", 0), ("log", _LOG_TICKS))
     ]
     return menu("Scale", buttons, active=active)
 

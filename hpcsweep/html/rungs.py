@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
@@ -31,7 +32,7 @@ from hpcsweep.views.brackets import (
     top_resource,
 )
 from hpcsweep.views.format import listing, number
-from hpcsweep.views.rank_correlations import rank_correlation_text, rank_correlations
+from hpcsweep.views.rank_correlations import rank_correlations
 from hpcsweep.views.results import Results
 
 #: So many brackets have a table each; of more, those with the same rungs are taken together.
@@ -45,6 +46,8 @@ _BEST_POINTS: Final = 50
 _DRAWN: Final = 30
 #: Pixels for each of them.
 _ROOM: Final = 36
+#: ... and for a letter above them.
+_LETTER: Final = 7
 #: Brackets, each with its rungs.
 _Rungs: TypeAlias = Sequence[tuple[BracketGroup, Sequence[RungResult]]]
 
@@ -82,10 +85,6 @@ def rungs(results: Results, objective: int | None = None) -> Section | None:
     if correlations:
         several = state.objectives.has_front
         blocks.append(_correlations(correlations, several=several))
-        useless = [
-            rank_correlation_text(each, several=several) for each in correlations if each.predicts is False
-        ]
-        blocks += [Text(f"{text[0].upper()}{text[1:]}.") for text in useless]
     return Section("rungs", "Rungs", blocks)
 
 
@@ -171,9 +170,9 @@ def _correlations(found: Sequence[RankCorrelation], *, several: bool) -> Table:
         "resource": [each.lower for each in found],
         "against": [each.higher for each in found],
         "trials with both": [each.trials for each in found],
-        "rank correlation": [round(each.rho, 2) for each in found],
+        "rank correlation": [f"{each.rho:.2f}" for each in found],
         "90 % interval": [f"{each.low:.2f} to {each.high:.2f}" for each in found],
-        "if all had gone on": [round(each.all_trials, 2) for each in found],
+        "if all had gone on": [f"{each.all_trials:.2f}" for each in found],
         "predicts": [verdicts[each.predicts] for each in found],
     }
     caption = (
@@ -266,16 +265,26 @@ def _names(groups: _Rungs) -> dict[str, Any]:
     """Lines between brackets, and their numbers above them."""
     shapes: list[dict[str, Any]] = []
     names: list[dict[str, Any]] = []
+    texts = [_name(bracket) for bracket, _ in groups]
+    widths = [len(results) for _, results in groups]
+    room = [_ROOM * (left + right) / 2 for left, right in itertools.pairwise(widths)]
+    needed = [_LETTER * (len(left) + len(right)) / 2 for left, right in itertools.pairwise(texts)]
+    crowded = any(least > most for least, most in zip(needed, room, strict=True))
     style = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
     at = 0
-    for bracket, results in groups:
+    for text, (_, results) in zip(texts, groups, strict=True):
         if at:
             shapes.append(dotted_line(at - 0.5, top=1.05))
-        text = f"#{bracket.brackets[0]}" if len(bracket.brackets) == 1 else f"{len(bracket.brackets):,} ×"
-        shift = 13 * (len(names) % 2)  # side by side they would run into each other
+        shift = 13 * (len(names) % 2) if crowded else 0  # side by side they would run into each other
         names.append({"text": text, "x": at + (len(results) - 1) / 2, "yshift": shift} | style)
         at += len(results)
     return {"shapes": shapes, "annotations": names, "margin": {"t": 40}}
+
+
+def _name(bracket: BracketGroup) -> str:
+    """Short: `bracket 62`, `14 brackets`."""
+    count = len(bracket.brackets)
+    return f"bracket {bracket.brackets[0]}" if count == 1 else f"{count:,} brackets"
 
 
 def _summary(metric: str, groups: _Rungs) -> str:

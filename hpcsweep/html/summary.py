@@ -71,7 +71,7 @@ def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
     ended = progress.state.ended
     rows.append(("Wall time", duration((progress.now if ended is None else ended.at) - started.at)))
     if results.simulated:
-        rows.insert(1, ("Simulated", SIMULATION))
+        rows.insert(1, ("Simulated", SIMULATION.replace("`", "")))
     else:
         rows.append(("Began", timestamp(started.at)))
     rows.append(("Objective", ", ".join(map(_objective, results.objectives))))

@@ -77,7 +77,8 @@ def _noise(state: SweepState, valued: Sequence[Best]) -> list[Verdict]:
     if len(others) < LEAST:
         return []
     best = valued[0].value
-    deviation = _pooled_deviation(state, valued) if state.repeats > 1 else None
+    # Of that step alone: values of early steps have another noise.
+    deviation = _pooled_deviation(state, [valued[0], *others]) if state.repeats > 1 else None
     if deviation is None:
         away = CLOSE * abs(float(np.median([each.value for each in others])) - best)
         close = sum(abs(each.value - best) <= away for each in others)
@@ -173,12 +174,13 @@ def _improving(progress: SweepProgress) -> list[Verdict]:
 
 
 def _low_rungs(state: SweepState) -> list[Verdict]:
-    """Whether low rungs predicted high ones; all that did not, else the lowest that did."""
+    """Whether low rungs predicted high ones: of each objective the highest that did not, else the lowest."""
     found = rank_correlations(state)
     failed = [each for each in found if each.predicts is False]
-    said = failed
-    if not failed:
-        own = ([each for each in found if each.metric == metric] for metric in state.objectives.metrics)
+    own = ([each for each in failed or found if each.metric == name] for name in state.objectives.metrics)
+    if failed:
+        said = [of[-1] for of in own if of]
+    else:
         said = [one for of in own for one in ([each for each in of if each.predicts] or of)[:1]]
     texts = [rank_correlation_text(each, several=state.objectives.has_front) for each in said]
     return [Verdict(f"{text[0].upper()}{text[1:]}.", bool(failed)) for text in texts]

@@ -60,11 +60,11 @@ def test_all_text_of_a_page_is_escaped() -> None:
 
 def test_cells_show_numbers_briefly_gaps_as_dashes_and_text_as_it_is() -> None:
     rows: list[list[Any]] = [
-        [1, 0.123456789, "sgd", None],
-        [np.int64(20_000), np.float64(2.5e-8), "0.5", math.nan],
+        [1, 0.123456789, "sgd", None, "20%"],
+        [np.int64(20_000), np.float64(2.5e-8), "0.5", math.nan, "<0.1%"],
     ]
     html = render(
-        "lr", [Section("s", "S", [Table(["n", "x", "kind", "gap"], rows, "caption", frozenset({1}))])]
+        "lr", [Section("s", "S", [Table(["n", "x", "kind", "gap", "part"], rows, "caption", frozenset({1}))])]
     )
     found = re.findall(r"<td(?: class=\"(\w+)\")?>(.*?)</td>", html)
     assert found == [
@@ -72,16 +72,19 @@ def test_cells_show_numbers_briefly_gaps_as_dashes_and_text_as_it_is() -> None:
         ("number", "0.123457"),
         ("", "sgd"),
         ("number", "–"),
+        ("number", "20%"),
         ("number", '<span class="unseen">Marked: </span>20000'),
         ("number", "2.5e-08"),
         ("", "0.5"),
         ("number", "–"),
+        ("number", "&lt;0.1%"),
     ]
     assert re.findall(r"<th scope=\"col\"(.*?)>(\w+)</th>", html) == [
         (' class="number"', "n"),
         (' class="number"', "x"),
         ("", "kind"),
         (' class="number"', "gap"),
+        (' class="number"', "part"),
     ]
 
 

@@ -246,11 +246,14 @@ def test_a_run_that_failed_in_the_end_makes_all_its_attempts_failed_time(tmp_pat
         "useful training": 0.0,
         "interrupted, to be resumed": 3600.0,
     }
-    ended = written(tmp_path / "ended", [*events, failed(0, "no", batch="b", attempt=1, start=2)])
+    events += [failed(0, "no", batch="b", attempt=1, start=2)]
+    events += [BatchClosed("a", 4.0, 4.0), BatchClosed("b", -1.0, -1.0)]  # billed in whole seconds
+    ended = written(tmp_path / "ended", events)
     assert gpu_time_breakdown(ended, gpus=True) == {
         "useful training": 0.0,
         "failed runs": 7200.0 + 1800.0,
         "lost at time limits": 1800.0,
+        "overhead": 3.0,
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hpcsweep.core.events import Outcome, TrialCreated
 from hpcsweep.html.rungs import MOST_TABLES, rungs
-from hpcsweep.html.sections import Table, Text
+from hpcsweep.html.sections import Figure, Table, Text
 from tests.html.hand_made_sweeps import ENDED, HALVING, Ran, events, figure, sweep, table, trace
 from tests.views.folders import written
 
@@ -90,6 +90,9 @@ def test_many_brackets_are_taken_together_by_their_rungs(tmp_path: Path) -> None
         "Bracket 0: 1 configuration. The best of the sweep is in the marked row.",
     ]
     assert list(tables[0].rows[0])[:4] == [1, 100, 100, 0]
+    figure = next(block for block in section.blocks if isinstance(block, Figure))
+    names = [(each["text"], each["yshift"]) for each in figure.layout["annotations"]]
+    assert names == [("100 brackets", 0), ("100 brackets", 13), ("bracket 0", 0)]
 
 
 def test_the_number_of_tables_is_bounded_whatever_the_scheduler(tmp_path: Path) -> None:

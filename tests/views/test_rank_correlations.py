@@ -64,11 +64,11 @@ def test_status_report_and_explain_say_the_same(
     section = rungs(reversed_sweep)
     in_table = table(section, nth=1)
     assert [list(row) for row in in_table.rows] == [
-        [1, 9, 8, -1.0, "-1.00 to -0.99", -1.0, "no"],
-        [3, 9, 8, 0.33, "-0.39 to 0.80", 0.33, "open"],
+        [1, 9, 8, "-1.00", "-1.00 to -0.99", "-1.00", "no"],
+        [3, 9, 8, "0.33", "-0.39 to 0.80", "0.33", "open"],
     ]
-    assert section is not None
-    assert section.blocks[-1].text == f"{LINE[0].upper()}{LINE[1:]}."  # type: ignore[union-attr]
+    said = verdict(reversed_sweep.folder.progress, reversed_sweep.space)
+    assert (said[-1].text, said[-1].advice) == (f"{LINE[0].upper()}{LINE[1:]}.", True)
 
 
 def test_where_min_resource_raises_itself_nobody_is_asked_to(tmp_path: Path) -> None:
