@@ -46,7 +46,7 @@ class ValueAxis(NamedTuple):
 
 def value_axis(title: str, values: Floats, *, minimise: bool) -> ValueAxis:
     """A log scale for positive values of several magnitudes; else a linear one whose view omits outliers."""
-    layout: dict[str, Any] = {"title": {"text": title}, "exponentformat": "power"}
+    layout: dict[str, Any] = {"title": {"text": title}, "exponentformat": "power", "minexponent": 5}
     if is_log_range(values, _SPAN_MINIMISED if minimise else _SPAN):
         return ValueAxis(layout | {"type": "log", "nticks": _LOG_TICKS}, [_scales(active=1)])
     cut = outlier_cutoff(values, minimise=minimise)
@@ -182,6 +182,7 @@ class Dimension(NamedTuple):
             "tickvals": positions,
             "ticktext": labels,
             "exponentformat": "power",
+            "minexponent": 5,
         }
 
 

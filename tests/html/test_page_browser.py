@@ -304,8 +304,8 @@ def test_a_version_is_drawn_when_it_is_chosen_and_keeps_what_is_chosen_in_its_fi
     """Of loss there are two resources, of latency one."""
 
     def version(id_: str) -> list[Block]:
-        trace = {"type": "scatter", "x": [1, 2], "y": [1, 90], "name": id_}
-        axis = value_axis("y", np.array([1.0, 90.0]), minimise=True)
+        trace = {"type": "scatter", "x": [1, 2], "y": [1, 20], "name": id_}
+        axis = value_axis("y", np.array([1.0, 20.0]), minimise=True)
         layout = {"yaxis": {"type": "linear"}, "updatemenus": axis.menus}
         return [Text(f"words of {id_}"), Figure(id_, [trace], layout, "caption", "words")]
 
