@@ -108,7 +108,9 @@ def colour_bar(
     title: str, ticks: Sequence[float] | Floats = (), labels: Sequence[str] = (), *, y: float
 ) -> dict[str, Any]:
     """A scale of colours; with its own ticks if there are some."""
-    bar: dict[str, Any] = {"title": {"text": title, "side": "bottom"}, "orientation": "h", "thickness": 12}
+    # An empty line first: plotly would set the title between two labels where it fits there.
+    bar: dict[str, Any] = {"title": {"text": f"\n{title}", "side": "bottom"}}
+    bar |= {"orientation": "h", "thickness": 12}
     bar |= {"len": 0.9, "y": y, "yanchor": "top"}
     return bar | ({"tickmode": "array", "tickvals": ticks, "ticktext": labels} if len(ticks) else {})
 

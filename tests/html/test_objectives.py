@@ -121,7 +121,7 @@ def test_parallel_coordinates_are_coloured_by_the_objective_and_have_all(results
     for metric, other in ((ERROR, SPEED), (SPEED, ERROR)):
         (trace,) = found[metric,].traces
         assert [axis["label"] for axis in trace["dimensions"]][-2:] == [other, metric]
-        assert trace["line"]["colorbar"]["title"]["text"] == f"{metric}, best at the right"
+        assert trace["line"]["colorbar"]["title"]["text"] == f"\n{metric}, best at the right"
 
 
 def test_the_panel_of_a_trial_has_the_curve_of_each_objective_and_its_place(results: Results) -> None:
