@@ -189,7 +189,9 @@ def _summary(results: Results, found: Front) -> str:
     knee = values_text(values_by_metric(state, found.knee))
     what = plural(len(found.members), noun(state))
     head = f"{what} on the front" if found.feasible else f"None keeps the bounds, {what} nearest to them"
-    return f"{head}. The knee is trial {found.knee.trial}: {knee}. {extremes_text(state, found)}."
+    extremes = extremes_text(state, found)
+    extremes = f"{extremes[:1].upper()}{extremes[1:]}"
+    return f"{head}. The knee is trial {found.knee.trial}: {knee}. {extremes}."
 
 
 def _table(results: Results, found: Front) -> Table:

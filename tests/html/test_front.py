@@ -44,7 +44,7 @@ def test_the_figure_has_the_front_its_picks_and_who_is_infeasible(tmp_path: Path
     assert found.layout["updatemenus"] == []
     assert found.summary == (
         "4 trials on the front. The knee is trial 2: error 0.2, speed 80. "
-        "best error 0.1 (trial 0), best speed 90 (trial 1)."
+        "Best error 0.1 (trial 0), best speed 90 (trial 1)."
     )
     history = figure(section, 1)
     assert history.traces[0]["y"] == pytest.approx([3.3, 7.2, 9.2, 9.2, 9.2])
