@@ -330,6 +330,17 @@ def report_data(root: Path) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
+def report_text(data: dict[str, Any]) -> str:
+    """As it is recorded: a line for each block, so that a difference can be read."""
+    sections = [
+        f"{json.dumps(name)}: [\n"
+        + ",\n".join(json.dumps(block, ensure_ascii=False) for block in blocks)
+        + "\n]"
+        for name, blocks in data.items()
+    ]
+    return "{\n" + ",\n".join(sections) + "\n}\n"
+
+
 def _block_data(block: Block) -> dict[str, Any]:
     if not isinstance(block, Figure):
         return {name: value for name, value in block._asdict().items() if name != "marked"}
@@ -524,9 +535,7 @@ def main(target: Path, names: Sequence[str]) -> None:
         folder = FOLDERS[name]()
         archive(folder, target / f"{name}.zip")
         if not name.endswith("-running"):
-            (target / f"{name}-report.json").write_text(
-                json.dumps(report_data(folder.root), ensure_ascii=False)
-            )
+            (target / f"{name}-report.json").write_text(report_text(report_data(folder.root)))
 
 
 #: A private host name and a private /srv.

@@ -137,7 +137,7 @@ def test_an_earlier_folder_gives_the_report_that_was_recorded(
 ) -> None:
     monkeypatch.setenv("TZ", "UTC")
     recorded = json.loads((FIXTURES / f"{archive}-report.json").read_text())
-    assert report_data(unpack(tmp_path, archive)) == recorded
+    assert report_data(unpack(tmp_path, archive)) == recorded, "changed on purpose? tests/record_reports.py"
 
 
 @pytest.mark.parametrize("archive", RUNNING)
