@@ -71,15 +71,15 @@ def print_table(table: Table, *, what: str, baseline: str) -> None:
     print(f"{what}; in brackets its ratio to {baseline}, and the seeds where they are fewer than the row's")
     for batch in sorted(table.batches):
         heads = "".join(f"{method:>{width}}" for method in table.methods)
-        print(f"\n{f'at a time: {batch}':<20} seeds{heads}")
+        print(f"\n{f'at a time: {batch}':<24} seeds{heads}")
         for problem in table.problems:
             most = max(table.seeds(problem, batch, method) for method in table.methods)
             cells = (_cell(table, problem, batch, method, baseline, most=most) for method in table.methods)
-            print(f"{problem:<20} {most:>5}" + "".join(f"{cell:>{width}}" for cell in cells))
+            print(f"{problem:<24} {most:>5}" + "".join(f"{cell:>{width}}" for cell in cells))
         means = (_mean(table, batch, method, baseline) for method in table.methods)
-        print(f"{'geometric mean':<26}" + "".join(f"{mean:>{width}}" for mean in means))
+        print(f"{'geometric mean':<30}" + "".join(f"{mean:>{width}}" for mean in means))
     costs = (f"{table.cpu_s(method):.0f}" for method in table.methods)
-    print(f"\n{'CPU s in all':<26}" + "".join(f"{cost:>{width}}" for cost in costs) + "\n")
+    print(f"\n{'CPU s in all':<30}" + "".join(f"{cost:>{width}}" for cost in costs) + "\n")
 
 
 def _cell(table: Table, problem: str, batch: int, method: str, baseline: str, *, most: int) -> str:
