@@ -66,7 +66,9 @@ class ColumnPicker:
         return chosen
 
     def _log_kernels(self, centre: Floats, unit: Floats) -> Floats:
-        """Logarithm of the kernel around `centre`, `(d,)`, in each column at `(n, c, d)`."""
+        """Logarithm of the kernel around `centre`, `(d,)`, in each column at `(n, c, d)`; none at NaN."""
+        active = ~np.isnan(centre)
+        centre = np.where(active, centre, 0.5)
         inside = normal_cdf((1 - centre) / self._widths) - normal_cdf(-centre / self._widths)
         away = (unit - centre) / self._widths
         logs: Floats = -0.5 * away * away - np.log(self._widths * inside) - 0.5 * math.log(2 * math.pi)
@@ -75,4 +77,4 @@ class ColumnPicker:
                 same = np.floor(unit[..., column] * values) == np.floor(centre[column] * values)
                 equal = math.log(values * (1 - MISMATCH) + MISMATCH)
                 logs[..., column] = np.where(same, equal, math.log(MISMATCH))
-        return np.where(np.isnan(centre), -np.inf, logs)
+        return np.where(active, logs, -np.inf)

@@ -112,7 +112,7 @@ def test_a_program_that_resumes_is_shown_to_resume(folder: Path) -> None:
         "a sweep finds val_loss; next: hpcsweep plan s.yaml",
     ]
     assert tried.code == 0
-    assert [path.name for path in folder.iterdir()] == ["p.py", "s.yaml"]
+    assert {path.name for path in folder.iterdir()} == {"p.py", "s.yaml"}
 
 
 def test_without_a_checkpoint_it_says_what_that_costs(folder: Path) -> None:

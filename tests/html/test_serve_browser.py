@@ -76,5 +76,8 @@ def test_a_page_whose_server_has_ended_stays_and_says_so(browser: Browser, tmp_p
     with serving(tmp_path, every=1.0) as server:
         browser.open(server.url)
         browser.until("return document.querySelector('.sweeps')")
+        browser.run(_LIVE, "false")  # the server must not end in the middle of a load
+        browser.until("return document.readyState === 'complete' && document.querySelector('.sweeps')")
+    browser.run(_LIVE, "true")
     browser.until("return document.getElementById('live')?.textContent === 'No answer'")
     assert browser.text(".sweeps a") == "lr"

@@ -112,7 +112,7 @@ def test_plan_shows_their_brackets_and_notes(spec: Path, monkeypatch: pytest.Mon
     assert lines[1] == "searcher: reversed"
     assert "bracket 0 (resource): 1 > 9" in lines
     assert "whoever beats 0.25 is trained up to 9" in lines
-    assert lines[-1] == "trials: 4"
+    assert lines[-2:] == ["trials: 4", "wall time: unknown; --seconds-per-step gives an estimate"]
 
 
 def test_their_traits_are_known_by_name() -> None:

@@ -205,7 +205,7 @@ def test_where_compute_nodes_may_not_submit_the_sweep_waits_for_a_launch(
     detach(sweep)
     wait_until("the first rung ends", lambda: len(sweep.of_kind(RunFinished)) == 4)
     wait_until("its jobs are over", lambda: not slurm.squeue(states="running,completing"))
-    assert REFUSAL in str(sweep.status()["reason"])
+    wait_until("it is said", lambda: REFUSAL in str(sweep.status()["reason"]))
     log = (sweep.root / "ticks.log").read_text()
     assert REFUSAL in log
     assert "Traceback" not in log
