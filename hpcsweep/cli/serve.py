@@ -33,7 +33,7 @@ def serve(folders: Sequence[Path], *, port: int, every: float) -> None:
             typer.echo(server.url)
             where = " and ".join(map(str, folders))
             typer.echo(
-                f"{plural(len(library), 'sweep')} below {where}, for who has this address; Ctrl-C ends it"
+                f"{plural(len(library), 'sweep')} below {where}, for whoever has this address; Ctrl-C ends it"
             )
             tunnel = tunnel_command(server.server_port, user=_user(), environ=os.environ)
             typer.echo(f"to open it on another machine, first run there: {tunnel}")

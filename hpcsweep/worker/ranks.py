@@ -146,7 +146,11 @@ def write_plan(plan: RankPlan) -> Path:
 
 
 def first_failure(folder: Path) -> RankFailure | None:
-    """How the run failed: by the rank that failed first; of several with the same message by the lowest."""
+    """How the run failed: by the rank that failed first; of several with the same message by the lowest.
+
+    A rank that says that a peer is gone comes after all others, whatever the clocks of their nodes say: it
+    failed because of one of them.
+    """
     failures = []
     for name in os.listdir(folder):
         if name.startswith(FAILED):
@@ -154,7 +158,7 @@ def first_failure(folder: Path) -> RankFailure | None:
                 failures.append(_failure_decoder.decode((folder / name).read_bytes()))
     if not failures:
         return None
-    first = min(failures, key=lambda failure: failure.at)
+    first = min(failures, key=lambda failure: (failure.blames_peer, failure.at))
     alike = [
         each for each in failures if (each.returncode, each.message) == (first.returncode, first.message)
     ]

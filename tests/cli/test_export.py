@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def test_wrong_requests_say_what_to_do_and_write_nothing(here: Path, argv: str) 
 def test_a_missing_package_is_reported_with_its_extra(
     here: Path, format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cli.export.find_spec", lambda name: None)
+    module = import_module("hpcsweep.cli.export")  # by its path it would be the verb of that name
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
     result = run("s", "--format", format_)
     assert result.exit_code == 2
     assert result.stderr == (

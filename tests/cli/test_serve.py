@@ -44,7 +44,7 @@ def test_it_prints_its_address_first_serves_it_and_ends_at_ctrl_c(tmp_path: Path
     rest = log.read_text().partition("\n")[2]
     port = address.partition(":")[2]
     lines = rest.splitlines()
-    assert lines[0] == f"1 sweep below {tmp_path}, for who has this address; Ctrl-C ends it"
+    assert lines[0] == f"1 sweep below {tmp_path}, for whoever has this address; Ctrl-C ends it"
     assert lines[1].startswith("to open it on another machine, first run there: ssh -N -L")
     assert f" {port}:127.0.0.1:{port} " in lines[1]
     assert lines[2:] == [
