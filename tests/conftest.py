@@ -42,7 +42,7 @@ GROUPS = {
     "html/test_trials_browser": "browser",
     "training/": "training",
 }
-#: What takes longest begins first.
+#: What takes longest, or waits for processes, begins first: no core is to be idle at the end.
 FIRST = (
     *GROUPS,
     "driver/test_kill",
@@ -50,6 +50,9 @@ FIRST = (
     "simulation/test_faults",
     "cluster/test_local_sweeps",
     "test_readme",
+    "store/test_checkpoints",
+    "sweeps/",
+    "worker/",
 )
 
 #: Where tests write, if it has room: of what a sweep costs on a disk, a quarter is the file system.
