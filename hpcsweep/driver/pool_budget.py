@@ -46,7 +46,7 @@ class PoolBudget:
     @property
     def capped(self) -> bool:
         """Whether a pool has a cap."""
-        return bool(self.paths)
+        return any(map(self.caps, self._caps))
 
     def caps(self, pool: str) -> bool:
         """Whether this pool has a cap."""
@@ -66,7 +66,7 @@ class PoolBudget:
     ) -> dict[str, float]:
         """What is left to each pool beside what is spent, and what live batches may take there."""
         left = self.unspent_gpu_s(state)
-        for batch in state.live.values() if self.capped else ():
+        for batch in state.live.values():
             if self.caps(batch.pool):
                 left[batch.pool] -= reserved_gpu_s(batch)
         return left
