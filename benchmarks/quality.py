@@ -16,7 +16,8 @@ resource. Shown is the time in full trainings of the median configuration; with 
 none takes less than one.
 
 Several objectives (`--part objectives`): the median hypervolume after 100 and 200 evaluations of the problems
-in `benchmarks.front_problems`, beside Optuna's samplers for several objectives.
+in `benchmarks.front_problems`, beside Optuna's samplers for several objectives and, where Ax is installed
+(`pip install ax-platform`), beside `ax`.
 
 Rungs with several objectives (`--part rungs`): the share of the best hypervolume over time, on the learning
 curves of `benchmarks.quality_front_curves`.
@@ -36,10 +37,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +53,7 @@ import msgspec
 from benchmarks.front_problems import FRONTS
 from benchmarks.held_out import HELD_OUT
 from benchmarks.problems import PROBLEMS
+from benchmarks.quality_ax import AX, AX_INSTALLED
 from benchmarks.quality_curves import (
     ANY_RESOURCE,
     CURVES,
@@ -65,17 +69,20 @@ from benchmarks.quality_fronts import (
     CHECKED,
     FRONT_SEARCHERS,
     PEERS,
+    SINGLE,
     Cell,
+    checked_within,
     hypervolumes,
     print_fronts,
 )
 from benchmarks.quality_functions import OPTUNA, regret
 from benchmarks.quality_priors import BELIEFS, SEARCHERS, SOON, prior_verdicts
-from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
+from benchmarks.quality_verdicts import Table, Verdict, curve_verdicts, function_verdicts, print_table
 
 OURS: Final = ("random", "sobol", "tpe", "gp", "cmaes", "evolution", "auto")
 #: Searchers of the version in the folder `--before` are named `before:gp`.
 BEFORE: Final = "before:"
+EVALUATIONS: Final = 160
 FUNCTIONS: Final = (*PROBLEMS, *HELD_OUT)
 OPTUNA_TPE: Final = f"{OPTUNA}TPESampler"
 OPTUNA_SLOW: Final = (f"{OPTUNA}GPSampler", f"{OPTUNA}CmaEsSampler")
@@ -105,7 +112,7 @@ class Result(msgspec.Struct, frozen=True):
     Attributes:
         value: Regret, hypervolume, or virtual seconds to the target; None if that was never reached.
         cpu_s: What it cost to find out.
-        checked: Hypervolumes after each of `CHECKED` evaluations; with rungs, shares over time.
+        checked: Hypervolumes after each of `checked_within` its evaluations; with rungs, shares over time.
     """
 
     task: Task
@@ -117,7 +124,7 @@ class Result(msgspec.Struct, frozen=True):
 def run_task(task: Task) -> Result:
     """Do one sweep."""
     start = time.process_time()
-    method = task.method.removeprefix(BEFORE)
+    method = task.method
     value: float | None
     checked: tuple[float, ...] = ()
     if task.problem in FRONTS:
@@ -151,24 +158,43 @@ def run_tasks(
     yield from (known[task] for task in tasks if task in known)
     left = [task for task in tasks if task not in known] if jobs else []
     earlier = [task for task in left if task.method.startswith(BEFORE)]
+    if earlier and before is None:
+        raise SystemExit(f"--before: {earlier[0].method} needs the folder of an earlier version")
+    if not AX_INSTALLED and any(task.method == AX for task in left):
+        raise SystemExit("ax: Ax is not installed; pip install ax-platform")
     for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(threads, "1")  # the processes below are the parallel ones
-    yield from _run_all([task for task in left if task not in earlier], save=save, jobs=jobs)
-    if earlier:
-        if before is None:
-            raise SystemExit(f"--before: {earlier[0].method} needs the folder of an earlier version")
-        with TemporaryDirectory() as folder:
-            (Path(folder) / "hpcsweep").symlink_to(before.resolve() / "hpcsweep")
-            sys.path.insert(0, folder)  # of the processes, whose benchmarks are these
-            yield from _run_all(earlier, save=save, jobs=jobs)
-            sys.path.remove(folder)
+    if today := [task for task in left if task not in earlier]:
+        pool = ProcessPoolExecutor(min(jobs, len(today)), mp_context=get_context("spawn"))
+        yield from _run_all(today, run_task, pool, save=save)
+    if earlier and before is not None:
+        run = partial(run_earlier, before=before)
+        yield from _run_all(earlier, run, ThreadPoolExecutor(jobs), save=save)
 
 
-def _run_all(tasks: Sequence[Task], *, save: Path | None, jobs: int) -> Iterator[Result]:
-    if not tasks:
-        return
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(run_task, task) for task in tasks]
+def run_earlier(task: Task, *, before: Path) -> Result:
+    """Do one sweep over a function with an earlier version, in a process that imports what it needs alone."""
+    numbers = (str(number) for number in (task.batch, task.evaluations, task.seed))
+    sweep = (task.problem, task.method.removeprefix(BEFORE), *numbers)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "hpcsweep").symlink_to(before.resolve() / "hpcsweep")
+        (Path(folder) / "benchmarks").symlink_to(Path(__file__).resolve().parent)
+        command = [sys.executable, "-m", "benchmarks.quality_functions", *sweep]
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True)
+    value, cpu_s = map(float, done.stdout.split())
+    return Result(task, value, cpu_s)
+
+
+def measured(tasks: Sequence[Task], options: argparse.Namespace) -> Iterator[Result]:
+    """The result of each task, as `options` say."""
+    return run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs, before=options.before)
+
+
+def _run_all(
+    tasks: Sequence[Task], run: Callable[[Task], Result], pool: Executor, *, save: Path | None
+) -> Iterator[Result]:
+    with pool:
+        futures = [pool.submit(run, task) for task in tasks]
         try:
             for count, future in enumerate(as_completed(futures), start=1):
                 found = future.result()
@@ -183,12 +209,17 @@ def _run_all(tasks: Sequence[Task], *, save: Path | None, jobs: int) -> Iterator
             raise
 
 
+def able(searchers: Sequence[str], *unable: str) -> list[str]:
+    """Those of `searchers` whose names do not begin with one of `unable`."""
+    return [name for name in searchers if not name.startswith(unable)]
+
+
 def function_tasks(options: argparse.Namespace) -> list[Task]:
     """All sweeps over functions; seed by seed, so that a piece of them is a piece of each."""
-    methods = options.searchers or [*OURS, OPTUNA_TPE]
+    methods = able(options.searchers or [*OURS, OPTUNA_TPE], AX)
     methods += [name for name in OPTUNA_SLOW if options.optuna and name not in methods]
     return [
-        Task(function, method, batch, options.evaluations, seed)
+        Task(function, method, batch, options.evaluations or EVALUATIONS, seed)
         for seed in range(options.seeds)
         for function in options.functions
         for batch in options.batches
@@ -209,15 +240,21 @@ def curve_tasks(options: argparse.Namespace, *, full: bool) -> list[Task]:
     ]
 
 
+def prior_searchers(options: argparse.Namespace) -> list[str]:
+    """Those that make use of priors."""
+    return able(options.searchers or SEARCHERS, "sobol", OPTUNA, AX)
+
+
 def prior_tasks(options: argparse.Namespace) -> list[Task]:
     """The functions with and without priors, seed by seed."""
+    late = options.evaluations or EVALUATIONS
     return [
         Task(function, f"{searcher}{belief}", batch, evaluations, seed)
         for seed in range(options.seeds)
         for function in options.functions
         for batch in options.batches
-        for evaluations in sorted({min(SOON, options.evaluations), options.evaluations})
-        for searcher in options.searchers or SEARCHERS
+        for evaluations in sorted({min(SOON, late), late})
+        for searcher in prior_searchers(options)
         for belief in ("", *(f"+{belief}" for belief in BELIEFS))
     ]
 
@@ -225,51 +262,94 @@ def prior_tasks(options: argparse.Namespace) -> list[Task]:
 def print_priors(options: argparse.Namespace) -> bool:
     """Print a table for each searcher; whether all figures are reached."""
     tasks = prior_tasks(options)
-    found = run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs, before=options.before)
-    by_task = {result.task: result for result in found}
+    by_task = {result.task: result for result in measured(tasks, options)}
     reached = True
-    for searcher in options.searchers or SEARCHERS:
+    for searcher in prior_searchers(options):
         table = Table()
         for task in tasks:
             if task in by_task and task.method.partition("+")[0] == searcher:
                 one, problem = by_task[task], f"{task.problem} after {task.evaluations}"
                 table.add(problem, task.batch, task.method, value=one.value, cpu_s=one.cpu_s)
         print_table(table, what="Median regret", baseline=searcher)
-        soon, late = (f" after {n}" for n in (min(SOON, options.evaluations), options.evaluations))
-        for verdict in prior_verdicts(table, searcher, soon=soon, late=late):
-            print(verdict)
-            reached = reached and verdict.reached is not False
+        counts = sorted({task.evaluations for task in tasks})
+        soon, late = (f" after {n}" for n in (counts[0], counts[-1]))
+        reached = print_verdicts(prior_verdicts(table, searcher, soon=soon, late=late)) and reached
     return reached
 
 
 def front_tasks(options: argparse.Namespace) -> list[Task]:
-    """All sweeps with several objectives."""
+    """All sweeps with several objectives; Ax is a peer by itself where it is installed."""
+    peers = PEERS if AX_INSTALLED else able(PEERS, AX)
+    methods = able(options.searchers or [*FRONT_SEARCHERS, *peers], *SINGLE, BEFORE)
     return [
-        Task(problem, method, batch, CHECKED[-1], seed)
+        Task(problem, method, batch, options.evaluations or CHECKED[-1], seed)
         for seed in range(options.seeds)
         for problem in FRONTS
         for batch in options.batches
-        for method in options.searchers or [*FRONT_SEARCHERS, *PEERS]
+        for method in methods
     ]
 
 
-def main_fronts(options: argparse.Namespace) -> int:
-    """Print the table of several objectives; 1 if its figure is not reached."""
+def print_functions(options: argparse.Namespace) -> bool:
+    """Print the table of functions and what it is held against; whether all figures are reached."""
+    table = measured_table(function_tasks(options), options)
+    what = f"Median regret after {options.evaluations or EVALUATIONS} evaluations"
+    print_table(table, what=what, baseline="random")
+    return print_verdicts(function_verdicts(table, ours=OURS, peer=OPTUNA_TPE))
+
+
+def print_curves(options: argparse.Namespace) -> bool:
+    """Print the seconds to a good value at any resource; whether all figures are reached."""
+    table = measured_table(curve_tasks(options, full=False), options)
+    what = "Median virtual seconds to the best 0.1 % at any resource"
+    print_table(table, what=what, baseline="random+fifo")
+    return print_verdicts(curve_verdicts(table))
+
+
+def print_trainings(options: argparse.Namespace) -> bool:
+    """Print the full trainings to a good value at the full resource, of which nothing is asked."""
+    table = measured_table(curve_tasks(options, full=True), options)
+    what = "Median of the full trainings that the best 0.1 % takes"
+    print_table(table, what=what, baseline="tpe+asha")
+    return True
+
+
+def measured_table(tasks: Sequence[Task], options: argparse.Namespace) -> Table:
+    """The value of each task; at the full resource in full trainings."""
+    table = Table()
+    by_task = {result.task: result for result in measured(tasks, options)}
+    for one in (by_task[task] for task in tasks if task in by_task):
+        task, value = one.task, one.value
+        if task.full and value is not None:
+            value /= full_training(task.problem, task.seed)
+        table.add(task.problem, task.batch, task.method, value=value, cpu_s=one.cpu_s)
+    return table
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> bool:
+    """Whether none of the figures that were measured is missed."""
+    for verdict in verdicts:
+        print(verdict)
+    return all(verdict.reached is not False for verdict in verdicts)
+
+
+def print_objectives(options: argparse.Namespace) -> bool:
+    """Print the table of several objectives; whether its figure is reached."""
     tasks = front_tasks(options)
     values: dict[Cell, list[float]] = {
         Cell(task.problem, task.batch, evaluations, task.method): []
         for task in tasks
-        for evaluations in CHECKED
+        for evaluations in checked_within(task.evaluations)
     }
-    for found in run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs):
+    for found in measured(tasks, options):
         task = found.task
-        for evaluations, hypervolume in zip(CHECKED, found.checked, strict=True):
+        for evaluations, hypervolume in zip(checked_within(task.evaluations), found.checked, strict=True):
             values[Cell(task.problem, task.batch, evaluations, task.method)].append(hypervolume)
-    return 0 if print_fronts(values) else 1
+    return print_fronts(values)
 
 
-def main_rungs(options: argparse.Namespace) -> int:
-    """Print the table of learning curves with several objectives; 1 if its figure is not reached."""
+def print_rungs(options: argparse.Namespace) -> bool:
+    """Print the table of learning curves with several objectives; whether its figure is reached."""
     tasks = [
         Task(problem, method, WORKERS, 0, seed)
         for seed in range(options.seeds)
@@ -280,49 +360,27 @@ def main_rungs(options: argparse.Namespace) -> int:
     found: dict[tuple[str, str], list[tuple[float, ...]]] = {
         (task.problem, task.method): [] for task in tasks
     }
-    for one in run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs):
+    for one in measured(tasks, options):
         found[one.task.problem, one.task.method].append(one.checked)
-    return 0 if print_shares(found) else 1
+    return print_shares(found)
+
+
+PARTS: Final = {
+    "functions": print_functions,
+    "curves": print_curves,
+    "trainings": print_trainings,
+    "priors": print_priors,
+    "objectives": print_objectives,
+    "rungs": print_rungs,
+}
 
 
 def main() -> int:
     """Print tables and verdicts; 1 if a figure that was measured is not reached."""
     options = argument_parser().parse_args()
-    if options.part == "objectives":
-        return main_fronts(options)
-    if options.part == "rungs":
-        return main_rungs(options)
-    reached = True
-    for part in ("functions", "curves", "trainings", "priors") if options.part == "all" else (options.part,):
-        if part == "priors":
-            reached = print_priors(options) and reached
-            continue
-        full = part == "trainings"
-        tasks = function_tasks(options) if part == "functions" else curve_tasks(options, full=full)
-        found = run_tasks(
-            tasks, load=options.load, save=options.save, jobs=options.jobs, before=options.before
-        )
-        by_task = {result.task: result for result in found}
-        table = Table()
-        for one in (by_task[task] for task in tasks if task in by_task):
-            task, value = one.task, one.value
-            if full and value is not None:
-                value /= full_training(task.problem, task.seed)
-            table.add(task.problem, task.batch, task.method, value=value, cpu_s=one.cpu_s)
-        if part == "functions":
-            what, baseline = f"Median regret after {options.evaluations} evaluations", "random"
-            verdicts = function_verdicts(table, ours=OURS, peer=OPTUNA_TPE)
-        elif full:
-            what, baseline = "Median of the full trainings that the best 0.1 % takes", "tpe+asha"
-            verdicts = []
-        else:
-            what, baseline = "Median virtual seconds to the best 0.1 % at any resource", "random+fifo"
-            verdicts = curve_verdicts(table)
-        print_table(table, what=what, baseline=baseline)
-        for verdict in verdicts:
-            print(verdict)
-            reached = reached and verdict.reached is not False
-    return 0 if reached else 1
+    parts = list(PARTS) if options.part == "all" else [options.part]
+    reached = [PARTS[part](options) for part in parts]
+    return 0 if all(reached) else 1
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -333,8 +391,8 @@ def argument_parser() -> argparse.ArgumentParser:
 
     def searchers(text: str) -> list[str]:
         for name in split_list(text):
-            if name.removeprefix(BEFORE) not in OURS and not name.startswith(OPTUNA):
-                raise argparse.ArgumentTypeError(f"unknown {name!r}; there are {', '.join(OURS)}")
+            if name.removeprefix(BEFORE) not in OURS and not name.startswith(OPTUNA) and name != AX:
+                raise argparse.ArgumentTypeError(f"unknown {name!r}; there are {', '.join((*OURS, AX))}")
         return split_list(text)
 
     def batches(text: str) -> list[int]:
@@ -351,15 +409,15 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__, **known)
     parser.add_argument(
         "--part",
-        choices=("functions", "curves", "trainings", "priors", "objectives", "rungs", "all"),
+        choices=(*PARTS, "all"),
         default="functions",
     )
     parser.add_argument("--seeds", type=int, default=20, help="so many sweeps of each kind, from seed 0")
     parser.add_argument(
         "--searchers",
         type=searchers,
-        help=f"some of {', '.join(OURS)}, {OPTUNA}NAME for a sampler of Optuna, {BEFORE}NAME for an earlier "
-        "version, with commas between",
+        help=f"some of {', '.join(OURS)}, {OPTUNA}NAME for a sampler of Optuna, {AX} for Ax (with several "
+        f"objectives only), {BEFORE}NAME for an earlier version (of functions only), with commas between",
     )
     parser.add_argument(
         "--functions",
@@ -368,7 +426,11 @@ def argument_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(PROBLEMS)} (the default), or held-out for {', '.join(HELD_OUT)}",
     )
     parser.add_argument("--batches", type=batches, default=[1, 16, 81], help="configurations at a time")
-    parser.add_argument("--evaluations", type=int, default=160, help="of each function in one sweep")
+    parser.add_argument(
+        "--evaluations",
+        type=int,
+        help=f"in one sweep, {EVALUATIONS} of a function and {CHECKED[-1]} of several objectives by default",
+    )
     parser.add_argument("--optuna", action="store_true", help="Optuna's GPSampler and CmaEsSampler as well")
     parser.add_argument("--before", type=Path, metavar="DIR", help="files of an earlier version")
     parser.add_argument("--jobs", type=int, default=1, help="processes; 0 prints what is loaded")

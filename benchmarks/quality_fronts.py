@@ -1,4 +1,4 @@
-"""Hypervolume that a searcher, or a sampler of Optuna, reaches with several objectives."""
+"""Hypervolume that a searcher, a sampler of Optuna, or Ax, reaches with several objectives."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.random import default_rng
 
 from benchmarks.front_problems import FRONTS, FrontProblem
+from benchmarks.quality_ax import AX, ax_values
 from benchmarks.quality_functions import OPTUNA
 from hpcsweep.core import pareto
 from hpcsweep.core.history import History
@@ -20,7 +21,9 @@ from hpcsweep.searchers import make_searcher
 CHECKED: Final = (100, 200)
 #: Ours and theirs, and what level means: medians within noise. `auto` is `gp` on all these problems.
 FRONT_SEARCHERS: Final = ("random", "sobol", "evolution", "tpe", "auto")
-PEERS: Final = tuple(f"{OPTUNA}{name}" for name in ("NSGAIISampler", "TPESampler", "GPSampler"))
+PEERS: Final = (*(f"{OPTUNA}{name}" for name in ("NSGAIISampler", "TPESampler", "GPSampler")), AX)
+#: Of one objective only.
+SINGLE: Final = ("cmaes", f"{OPTUNA}CmaEsSampler")
 NOISE: Final = 1.05
 
 
@@ -76,18 +79,37 @@ def print_fronts(found: Mapping[Cell, Sequence[float]]) -> bool:
     return reached or not cells
 
 
+def checked_within(evaluations: int) -> list[int]:
+    """After how many evaluations a sweep of so many is looked at."""
+    return [count for count in CHECKED if count <= evaluations]
+
+
 def hypervolumes(
-    name: str, method: str, *, batch: int, evaluations: int, seed: int, checked: Sequence[int] = CHECKED
+    name: str,
+    method: str,
+    *,
+    batch: int,
+    evaluations: int,
+    seed: int,
+    checked: Sequence[int] | None = None,
 ) -> tuple[float, ...]:
-    """Of one sweep after each of `checked` evaluations; a batch is evaluated before the next is asked for."""
+    """Of one sweep after each of `checked` evaluations; a batch is evaluated before the next is asked for.
+
+    `checked` is `checked_within` the evaluations by default.
+    """
     problem = FRONTS[name]
     if method.startswith(OPTUNA):
         sampler = method.removeprefix(OPTUNA)
         values = _optuna_values(problem, sampler, batch=batch, evaluations=evaluations, seed=seed)
+    elif method == AX:
+        values = ax_values(problem, batch=batch, evaluations=evaluations, seed=seed)
     else:
         values = _our_values(problem, method, batch=batch, evaluations=evaluations, seed=seed)
     reference = np.array(problem.reference)
-    return tuple(pareto.hypervolume(np.array(values[:count]), reference) for count in checked)
+    return tuple(
+        pareto.hypervolume(np.array(values[:count]), reference)
+        for count in checked or checked_within(evaluations)
+    )
 
 
 def _our_values(problem: FrontProblem, method: str, *, batch: int, evaluations: int, seed: int) -> Points:

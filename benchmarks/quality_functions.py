@@ -3,10 +3,16 @@
 Every batch is evaluated before the next one is asked for. The regret is the true value of the
 configuration that was observed to be the best, less the minimum. The noise of an evaluation depends
 on the seed and its number, so that it is the same for every searcher.
+
+`python -m benchmarks.quality_functions FUNCTION METHOD BATCH EVALUATIONS SEED` prints the regret of one sweep
+and its CPU seconds. `benchmarks.quality` runs it with the package of an earlier version, so that this module
+imports nothing that earlier versions lack.
 """
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
 from typing import Final
 
@@ -16,7 +22,6 @@ from numpy.typing import NDArray
 
 from benchmarks.held_out import HELD_OUT
 from benchmarks.problems import PROBLEMS, Problem
-from benchmarks.quality_priors import believing
 from hpcsweep.core.history import History
 from hpcsweep.searchers import make_searcher
 
@@ -29,6 +34,8 @@ def regret(name: str, method: str, *, batch: int, evaluations: int, seed: int) -
     problem = PROBLEMS[name] if name in PROBLEMS else HELD_OUT[name](seed)
     method, _, belief = method.partition("+")
     if belief:
+        from benchmarks.quality_priors import believing
+
         problem = believing(problem, belief, seed=seed)
     noise = problem.noise * default_rng([seed, 1]).standard_normal(evaluations)
     if method.startswith(OPTUNA):
@@ -71,3 +78,16 @@ def _optuna_regret(
             for trial, value, error in zip(trials, true[done:], noise[done:], strict=False):
                 study.tell(trial, value + float(error))
     return true[int(np.argmin(np.array(true) + noise))] - problem.minimum
+
+
+def main() -> None:
+    """Print regret and CPU seconds of the sweep that the arguments name."""
+    name, method, *numbers = sys.argv[1:]
+    batch, evaluations, seed = map(int, numbers)
+    start = time.process_time()
+    found = regret(name, method, batch=batch, evaluations=evaluations, seed=seed)
+    print(found, time.process_time() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -67,6 +67,9 @@ def print_table(table: Table, *, what: str, baseline: str) -> None:
 
     Each row says of how many seeds it is, and a cell that has fewer says so.
     """
+    if not table.problems:
+        print(f"{what}: not measured\n")
+        return
     width = max(18, *(len(method) + 2 for method in table.methods))
     print(f"{what}; in brackets its ratio to {baseline}, and the seeds where they are fewer than the row's")
     for batch in sorted(table.batches):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.random import default_rng
 
+import hpcsweep
 from benchmarks.problems import PROBLEMS, Curves, hartmann_curves
-from benchmarks.quality import OPTUNA_TPE, OURS, Task, run_tasks
+from benchmarks.quality import BEFORE, OPTUNA_TPE, OURS, Result, Task, main, run_tasks
+from benchmarks.quality_ax import AX, AX_INSTALLED
 from benchmarks.quality_curves import ReferenceASHA, Sweep, full_training, target, time_to_target
 from benchmarks.quality_functions import regret
 from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
@@ -136,6 +141,56 @@ def test_results_that_are_kept_are_not_computed_again(tmp_path: Path) -> None:
     assert first == found
     assert second.value == regret("branin", "random", batch=1, evaluations=9, seed=5)
     assert list(run_tasks([other], load=[new], save=None, jobs=1)) == [second]
+
+
+def test_a_sweep_of_an_earlier_version_runs_with_the_package_in_its_folder(tmp_path: Path) -> None:
+    earlier, imported = tmp_path / "earlier" / "hpcsweep", tmp_path / "imported"
+    earlier.mkdir(parents=True)
+    today = str(Path(hpcsweep.__file__).parent)
+    (earlier / "__init__.py").write_text(f"__path__ = [{today!r}]\nopen({str(imported)!r}, 'w').close()\n")
+    task = Task("branin", f"{BEFORE}random", 3, 9, 2)
+    with pytest.raises(SystemExit, match="needs the folder of an earlier version"):
+        list(run_tasks([task], load=[], save=None, jobs=1))
+    (found,) = run_tasks([task], load=[], save=None, jobs=1, before=earlier.parent)
+    assert (found.task, found.value) == (task, regret("branin", "random", batch=3, evaluations=9, seed=2))
+    assert imported.exists()
+
+
+def test_a_sweep_of_an_earlier_version_imports_no_benchmark_of_what_that_may_lack() -> None:
+    """Such as priors and several objectives."""
+    code = "import sys, benchmarks.quality_functions; print(*sys.modules)"
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True, check=True
+    )
+    found = {name for name in done.stdout.split() if name.startswith("benchmarks.")}
+    assert found == {"benchmarks.problems", "benchmarks.held_out", "benchmarks.quality_functions"}
+
+
+def test_all_parts_are_those_of_several_objectives_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept.jsonl"
+    tasks = [
+        Task("zdt1", "tpe", 16, 200, 0),
+        Task("power-law-pair", "random+asha", 32, 0, 0),
+        Task("power-law", "tpe+asha", 32, 0, 0),
+    ]
+    results = [Result(task, 3.0, 1.0, (2.0, 3.0, 4.0)[: 2 + (not task.evaluations)]) for task in tasks]
+    kept.write_bytes(b"\n".join(map(msgspec.json.encode, results)))
+    monkeypatch.setattr(sys, "argv", f"quality --part all --seeds 1 --jobs 0 --load {kept}".split())
+    assert main() == 0
+    out = capsys.readouterr().out
+    assert "Median regret after 160 evaluations: not measured" in out
+    assert "power-law                    1" in out
+    assert "| zdt1, 16, 200 | 1 | - | - | - | 3 |" in out
+    assert "| power-law-pair | random+asha | 1 | 2.000 | 3.000 | 4.000 |" in out
+
+
+@pytest.mark.skipif(AX_INSTALLED, reason="Ax is installed")
+def test_ax_that_is_not_installed_is_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"ax: Ax is not installed; pip install ax-platform"):
+        list(run_tasks([Task("zdt1", AX, 16, 200, 0)], load=[], save=None, jobs=1))
 
 
 def table_of(batch: int, medians: dict[str, dict[str, float | None]]) -> Table:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.front_problems import FRONTS
+from benchmarks.quality_ax import AX_INSTALLED, ax_values
 from benchmarks.quality_front_curves import JUDGED, front_curves, print_shares, shares
 from benchmarks.quality_fronts import PEERS, Cell, hypervolumes, print_fronts
 from hpcsweep.core import pareto
@@ -18,6 +19,16 @@ def test_a_hypervolume_is_that_of_the_first_evaluations_of_a_sweep(method: str) 
     found = hypervolumes("digits", method, batch=4, evaluations=12, seed=3, checked=(5, 12))
     assert 0 < found[0] <= found[1]
     assert found[:1] == hypervolumes("digits", method, batch=4, evaluations=5, seed=3, checked=(5,))
+
+
+@pytest.mark.skipif(not AX_INSTALLED, reason="Ax is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_sweep_of_ax_is_asked_in_batches_and_told_all_objectives() -> None:
+    values = ax_values(FRONTS["digits"], batch=4, evaluations=10, seed=0)
+    assert len(values) == 10
+    assert {len(value) for value in values} == {2}
+    assert values == ax_values(FRONTS["digits"], batch=4, evaluations=10, seed=0)
+    assert values != ax_values(FRONTS["digits"], batch=4, evaluations=10, seed=1)
 
 
 def test_a_hypervolume_is_up_to_the_reference_point_of_the_problem() -> None:
