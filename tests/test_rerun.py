@@ -19,6 +19,7 @@ from hpcsweep.cli import app
 from hpcsweep.cli.status import _record_at
 from hpcsweep.rerun import plan_rerun
 from hpcsweep.views.folder import ResultsFolder, best_of
+from tests.waiting import PATIENCE_S
 
 FUNCTION = """\
 import os, random
@@ -91,7 +92,7 @@ def hpcsweep(root: Path, *argv: str) -> Result:
 
 
 def shell(line: str, cwd: Path) -> str:
-    done = subprocess.run(["sh", "-c", line], cwd=cwd, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", line], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -99,7 +100,7 @@ def shell(line: str, cwd: Path) -> str:
 def started(root: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     """A process that becomes the training."""
     command = [sys.executable, "-m", "hpcsweep", "best", "results/again", "--rerun", "--start", *argv]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def swept(root: Path, *argv: str) -> dict[str, Any]:
@@ -159,7 +160,9 @@ def test_printed_command_quotes_unprintable_values(tmp_path: Path) -> None:
     best = swept(root, "--set", r'space.note={type: constant, value: "\e[1m\u202e\nx"}')
     line = printed(root)
     assert line.strip().isprintable()
-    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f'a "site": step=4 loss={best["value"]}'
 

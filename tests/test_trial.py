@@ -21,6 +21,7 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import Report, RunFile, metrics_files, read_reports
 from hpcsweep.trial import Trial, current_rank
+from tests.waiting import PATIENCE_S
 
 
 def run_file(tmp_path: Path, **fields: Any) -> RunFile:
@@ -261,7 +262,12 @@ def python(tmp_path: Path, *arguments: str, **fields: Any) -> subprocess.Complet
     path.write_bytes(msgspec.json.encode(run_file(tmp_path, **fields)))
     environ = {**os.environ, "HPCSWEEP_RUN": str(path)}
     return subprocess.run(
-        [sys.executable, *arguments], env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import hpcsweep as hs
 from hpcsweep.cli import app
 from hpcsweep.errors import SpecError
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_what_was_asked_for_is_known_to_another_process_after_a_kill() -> None:
         "second.report(1, loss=0.25)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], timeout=PATIENCE_S, check=False)
     assert done.returncode == -signal.SIGKILL
     sweep = sweep_of()
     (second,) = sweep.asked()

@@ -166,10 +166,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "reports", "steps"), [("train", True, 7), ("quiet", False, 0), ("slow", False, 0)]
+    ("name", "seconds", "reports", "steps"),
+    [("train", 60, True, 7), ("quiet", 60, False, 0), ("slow", 1, False, 0)],
 )
-def test_reports_and_steps_are_found_too(folder: Path, name: str, reports: bool, steps: int) -> None:
-    found = find_space(f"objectives.py:{name}", folder=folder, seconds=1)
+def test_reports_and_steps_are_found_too(
+    folder: Path, name: str, seconds: int, reports: bool, steps: int
+) -> None:
+    found = find_space(f"objectives.py:{name}", folder=folder, seconds=seconds)
     assert found == ({"lr": hs.Float(0, 1)}, reports, steps)
 
 

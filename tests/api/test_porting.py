@@ -29,6 +29,7 @@ from hpcsweep.training.optuna import ObjectiveTrial, call_objective
 from hpcsweep.trial import Trial
 from tests.docs.doc_runner import DOCS, blocks
 from tests.html.trade_offs import trade_off
+from tests.waiting import PATIENCE_S
 
 PAGE = (DOCS / "porting.md").read_text(encoding="utf-8")
 FILES = {block.name: block.text for block in blocks(PAGE) if block.name}
@@ -334,7 +335,9 @@ def test_a_study_that_each_job_would_run_again_is_refused(tmp_path: Path) -> Non
         "    return trial.suggest_float('x', 0, 1)\n"
         "hs.optuna.create_study().optimize(objective, n_trials=2)\n"
     )
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 1
     assert "optimize() would run in each job of the sweep" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "results").exists()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +17,7 @@ from typer.testing import CliRunner
 import hpcsweep as hs
 from hpcsweep.cli import app
 from hpcsweep.errors import FolderError, SpecError, SweepFailed
+from tests.waiting import PATIENCE_S, wait_until
 
 TRAIN = """\
 import hpcsweep as hs
@@ -138,7 +138,7 @@ def run(path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -191,12 +191,9 @@ def test_an_interrupted_launch_leaves_its_jobs_and_the_next_one_carries_on(tmp_p
     )
     command = [sys.executable, "train.py"]
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "begun-0").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until((tmp_path / "begun-0").exists)
     first.send_signal(signal.SIGINT)
-    _, error = first.communicate(timeout=60)
+    _, error = first.communicate(timeout=PATIENCE_S)
     assert "Interrupted; jobs keep running: launch() again carries on" in error
     assert error.rstrip().endswith("KeyboardInterrupt")
     (tmp_path / "go").touch()

@@ -16,6 +16,7 @@ from hpcsweep.cli import app
 from hpcsweep.cli.launch import Interrupted, _Signals
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import drive
+from tests.waiting import PATIENCE_S, wait_until
 
 SPEC = """\
 name: lr
@@ -433,6 +434,11 @@ def test_first_signal_lets_a_tick_finish_and_second_interrupts_it() -> None:
 
 def test_signal_between_ticks_interrupts_at_once() -> None:
     with _Signals() as signals:
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
+
+        def hang_up() -> None:
+            wait_until(lambda: signals.clock.sleeping)
+            os.kill(os.getpid(), signal.SIGHUP)
+
+        threading.Thread(target=hang_up).start()
         with pytest.raises(Interrupted):
-            signals.clock.sleep(30)
+            signals.clock.sleep(PATIENCE_S)

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 from hpcsweep.cli import app
 from hpcsweep.cli.serve import tunnel_command
 from tests.cli.test_list import EVENTS, write
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def test_it_prints_its_address_first_serves_it_and_ends_at_ctrl_c(tmp_path: Path) -> None:
@@ -25,10 +25,7 @@ def test_it_prints_its_address_first_serves_it_and_ends_at_ctrl_c(tmp_path: Path
     log.touch()
     log.chmod(0o644)
     with log.open("w") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:
-        until = time.monotonic() + 60
-        while log.read_text().count("\n") < 4:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_until(lambda: log.read_text().count("\n") >= 4)
         url = log.read_text().partition("\n")[0]
         address, _, path = url.removeprefix("http://").partition("/")
         token = path.partition("=")[2]
@@ -40,7 +37,7 @@ def test_it_prints_its_address_first_serves_it_and_ends_at_ctrl_c(tmp_path: Path
             + Path(f"/proc/{process.pid}/environ").read_bytes()
         )
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
     rest = log.read_text().partition("\n")[2]
     port = address.partition(":")[2]
     lines = rest.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 import hpcsweep
 from hpcsweep.cli import app
 from hpcsweep.store.process_id import start_time
+from tests.waiting import PATIENCE_S
 
 #: Counts epochs to `--epochs` and resumes from the file of `--resume`.
 RESUMES = """\
@@ -228,13 +230,17 @@ def test_what_launch_refuses_is_told_although_the_metric_is_found(folder: Path) 
     assert tried.lines[-1] == "it cannot be launched: change that, then again: hpcsweep try s.yaml"
 
 
-def test_time_ends_a_run_that_would_go_on(folder: Path) -> None:
-    (folder / "p.sh").write_text("echo epoch 1 val_loss 0.5; echo epoch 2 val_loss 0.4; sleep 1000\n")
+def test_time_ends_a_run_that_would_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed, passed = folder / "printed", itertools.count(step=60.0)
+    # No time passes until it has printed, however long that takes; then it flies.
+    monkeypatch.setattr("hpcsweep.cli.try_.monotonic", lambda: next(passed) if printed.exists() else 0.0)
+    prints = f"echo epoch 1 val_loss 0.5; echo epoch 2 val_loss 0.4; touch {printed}; sleep 1000\n"
+    (folder / "p.sh").write_text(prints)
     (folder / "s.yaml").write_text(
         "train: {command: 'sh p.sh {args}', metrics: 'epoch (?P<step>.) val_loss (?P<val_loss>\\S+)'}\n"
         "objective: {metric: val_loss}\nspace: {lr: [1, 2]}\nscheduler: {name: fifo, max_resource: 9}\n"
     )
-    tried = Tried("s.yaml", "--time", "1s")
+    tried = Tried("s.yaml", "--time", "100s")
     assert (tried.code, tried.lines[2:]) == (
         0,
         [
@@ -266,7 +272,7 @@ def test_interrupted_it_takes_its_job_with_it(folder: Path, signum: signal.Signa
         assert tried.stdout is not None
         shown = next(line for line in tried.stdout if line.startswith("   | "))
         tried.send_signal(signum)
-        tried.wait(timeout=60)
+        tried.wait(timeout=PATIENCE_S)
     assert tried.returncode == 130
     assert start_time(int(shown.split()[-1])) is None
     assert sorted(path.name for path in folder.iterdir()) == ["p.sh", "pid", "s.yaml"]

@@ -41,7 +41,7 @@ VERBS: Final = (
     ("compare", "{other}", "--output", "{out}/compared.html"),
 )
 ROUNDS: Final = 24
-LONGEST_S: Final = 20.0
+LONGEST_S: Final = 60.0
 ENDINGS: Final = (None, SweepOutcome.STOPPED, SweepOutcome.FINISHED)
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ from hpcsweep.views.progress import SweepProgress
 from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot
 from tests.cluster.programs import Programs, row
 from tests.views.test_tasks import BUSY
+from tests.waiting import PATIENCE_S, wait_until
 
 #: 1970-01-01 01:00 in UTC.
 START = 3600.0
@@ -555,7 +556,7 @@ class Terminal:
         [child] = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(child)
 
-    def read_until(self, words: str, *, timeout_s: float = 60.0) -> str:
+    def read_until(self, words: str, *, timeout_s: float = PATIENCE_S) -> str:
         """All that it has written, up to the moment when these words were among what was not read before."""
         until = time.monotonic() + timeout_s
         begun = len(self.screen)
@@ -574,12 +575,12 @@ class Terminal:
                 return False
         return True
 
-    def end(self, *, timeout_s: float = 60.0) -> int:
+    def end(self, *, timeout_s: float = PATIENCE_S) -> int:
         """Its exit status."""
         until = time.monotonic() + timeout_s
         while self.read_some():
             assert time.monotonic() < until, self.screen.decode(errors="replace")
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
     def after(self) -> str:
         """What stays on the terminal when the picture has gone."""
@@ -623,25 +624,23 @@ def test_it_follows_the_sweep_and_the_terminal_and_ends_with_the_sweep(
         shown.read_until("loss 0.01 (trial 11 at step 3)")
         shown.resize(30, 40)
         shown.read_until("loss 0.01 (trial 11 at step…")
-        programs.put("squeue", "echo 'slurm_load_jobs error: \x1b[2JUnable to contact' >&2; exit 1")
-        shown.read_until("squeue: slurm_load_jobs")
+        # It answers once the sweep has ended: it is asked once more, by whoever sees the end.
+        begun, go = tmp_path / "begun", tmp_path / "go"
+        waits = f": > '{begun}'; while test ! -e '{go}'; do /bin/sleep 0.02; done"
+        programs.put("squeue", f"{waits}; echo 'slurm_load_jobs error: \x1b[2JUnable to contact' >&2; exit 1")
+        wait_until(begun.exists)
         asked = len(programs.calls())
         journal.commit([SweepEnded(START + 2600, SweepOutcome.FINISHED, "all done")])
         journal.release()
+        go.touch()
+        shown.read_until("squeue: slurm_load_jobs")
         assert shown.end() == 0
     assert_restored(shown)
     assert shown.after().replace("\r", "").splitlines()[0].endswith("lr: finished (all done)")
     assert {call[0] for call in programs.calls()} == {"squeue"}
-    assert len(programs.calls()) <= asked + 1
+    assert len(programs.calls()) == asked + 1
     frames = shown.screen.count(b"\x1b[H")
     assert 4 <= len(programs.calls()) <= frames + 1
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def is_cooked(shown: Terminal) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from hpcsweep.errors import FolderError
 from hpcsweep.store.batch import Header, ManifestRun, Program, new_results, write_manifest
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.process_id import start_time
+from tests.waiting import wait_until
 
 #: Notes its devices, then waits to be let go.
 TRAINER = """\
@@ -86,13 +87,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made.go()
     if made.files.claims.exists():
         wait_until(lambda: all(start_time(pid) is None for pid in made.workers()))
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_each_task_has_gpus_of_its_own(site: Site) -> None:

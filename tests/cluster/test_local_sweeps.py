@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -30,13 +29,14 @@ from hpcsweep.store.layout import Layout
 from tests.compacted import batch_files
 from tests.driver.sweeps import TABLE_9, TABLE_27, TABLE_81, decided, rung_table
 from tests.effort import by_effort
+from tests.waiting import PATIENCE_S, wait_until
 
 TRAINER = """\
 import os, time
 
 def train(trial):
     for step in trial.steps():
-        time.sleep(float(os.environ.get("STEP_S", 0)))
+        time.sleep(float(os.environ.get(f"STEP_S_{trial.id}", os.environ.get("STEP_S", 0))))
         trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
     with trial.checkpoint(trial.resource) as folder:
         (folder / "state").write_text(str(trial.resource))
@@ -106,13 +106,6 @@ def ours(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_hyperband_is_exact_leaves_few_files_and_a_second_launch_starts_nothing(spec: Path) -> None:
     most, table, trials, runs, trained = by_effort(
         (9, TABLE_9, 17, 22, 69), (81, TABLE_81, 143, 206, 1581), ci=(27, TABLE_27, 49, 69, 357)
@@ -146,8 +139,8 @@ def test_resumed_driver_finds_its_running_processes(spec: Path) -> None:
     )
     instants = random.Random(2)
     for _ in range(6):
-        driver = start(spec, "launch", spec, STEP_S="0.3")
-        time.sleep(instants.uniform(0.6, 1.2))
+        driver = begun(spec, folder, STEP_S="0.3")
+        time.sleep(instants.uniform(0.0, 0.6))
         driver.send_signal(signal.SIGKILL)
         driver.communicate()
         assert driver.returncode == -signal.SIGKILL, "it had ended before it could be killed"
@@ -157,6 +150,18 @@ def test_resumed_driver_finds_its_running_processes(spec: Path) -> None:
     starts = Counter(start for text in logs_of(folder) for start in starts_in(text))
     assert len(starts) == 22
     assert set(starts.values()) == {1}, "a run was started twice"
+
+
+def begun(spec: Path, folder: Path, **env: str) -> subprocess.Popen[str]:
+    """A driver that is at work: it has a segment of its own."""
+
+    def newest() -> str:
+        return max((path.name for path in folder.glob("journal/*.jsonl")), default="")
+
+    before = newest()
+    driver = start(spec, "launch", spec, **env)
+    wait_until(lambda: newest() > before)
+    return driver
 
 
 def logs_of(folder: Path) -> list[str]:
@@ -176,7 +181,7 @@ def test_stop_ends_the_processes_and_launch_resumes(spec: Path) -> None:
     stopped = run(spec, "stop", folder)
     assert stopped.returncode == 0, stopped.stderr
     assert f"process {driver.pid}" in stopped.stdout
-    out, _ = driver.communicate(timeout=30)
+    out, _ = driver.communicate(timeout=PATIENCE_S)
     assert "stopped: stopped by" in out
     assert ours(folder) == []
     status = json.loads(run(spec, "status", folder, "--json").stdout)
@@ -200,9 +205,9 @@ def test_stop_works_without_a_driver(spec: Path) -> None:
 
 def test_stopping_a_trial_ends_its_run_alone_and_its_task_goes_on(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    shared = ["scheduler={name: fifo, max_resource: 100}", "budget.trials=3", "cluster.slots=1"]
+    shared = ["scheduler={name: fifo, max_resource: 1000}", "budget.trials=3", "cluster.slots=1"]
     options = [word for each in [*shared, "cluster.reuse=true"] for word in ("--set", each)]
-    with start(spec, "launch", spec, *options, STEP_S="0.1") as driver:
+    with start(spec, "launch", spec, *options, STEP_S_0="0.2") as driver:
         wait_until(lambda: any(folder.rglob("metrics-*.jsonl")))
         stopped = run(spec, "stop", folder, "0")
         assert stopped.stdout.startswith(f"stop of trial 0 requested: {folder}"), stopped.stderr
@@ -233,7 +238,7 @@ def test_ctrl_c_leaves_runs_going_and_prints_how_to_resume(spec: Path) -> None:
     driver = start(spec, "launch", spec, *SHORT, "--set", "budget={time: 1d}", STEP_S="5")
     wait_until(lambda: bool(ours(folder)))
     driver.send_signal(signal.SIGINT)
-    out, _ = driver.communicate(timeout=30)
+    out, _ = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 130
     words = "--set scheduler.max_resource=3 --set 'budget={time: 1d}'"
     assert f"Resume with: hpcsweep launch {spec} {words}\n" in out

@@ -108,12 +108,13 @@ def test_database_that_does_not_answer_is_passed_over_in_silence(
 def test_controller_that_does_not_answer_leaves_limits_unknown_and_problems_unsaid(
     cluster: SlurmCluster, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm.programs.QUERY_S", 0.5)
-    for body in ["echo 'Unable to contact slurm controller' >&2; exit 1", "sleep 60"]:
-        programs.put("scontrol", body)
-        with pytest.raises(ClusterUnavailable):
-            cluster.limits()
-        assert cluster.problems(TaskResources(gpus=99)) == []
+    with monkeypatch.context() as short:
+        short.setattr("hpcsweep.cluster.slurm.programs.QUERY_S", 0.5)
+        for body in ["echo 'Unable to contact slurm controller' >&2; exit 1", "sleep 60"]:
+            programs.put("scontrol", body)
+            with pytest.raises(ClusterUnavailable):
+                cluster.limits()
+            assert cluster.problems(TaskResources(gpus=99)) == []
     put_site(programs)
     assert cluster.limits().array_tasks == 1001, "a failure is not remembered"
 

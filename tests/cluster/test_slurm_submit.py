@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.errors import ClusterError, SubmitLimited, SubmitRefused, SubmitUncertain
+from tests.waiting import PATIENCE_S, wait_until
 
 from .programs import Programs
 
@@ -146,14 +148,29 @@ def test_sbatch_that_gave_a_job_id_before_its_end_is_never_taken_for_refused(
         cluster.submit(batch)
 
 
-def test_age_of_what_was_said_is_counted_from_the_last_silence(tmp_path: Path) -> None:
-    words = "for i in 1 2 3; do echo $i; sleep 0.3; done; echo now >&2; sleep 60"
+def test_age_of_what_was_said_is_counted_from_the_last_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, heard = tmp_path / "said", tmp_path / "heard"
+    read = processes._read
+
+    def noted(selector: selectors.BaseSelector, wait_s: float) -> bool:
+        after = said.exists()
+        found = read(selector, wait_s)
+        if after and not found:
+            heard.touch()
+        return found
+
+    monkeypatch.setattr(processes, "_read", noted)
+    words = f"echo 1; sleep 0.3; echo 2; : > '{said}'; while [ ! -e '{heard}' ]; do sleep 0.02; done"
     began = time.monotonic()
-    answer = processes.run_process(["bash", "-c", words], timeout_s=50, until=re.compile("now"))
+    answer = processes.run_process(
+        ["bash", "-c", f"{words}; echo now >&2; sleep 600"], timeout_s=PATIENCE_S, until=re.compile("now")
+    )
     took = time.monotonic() - began
-    assert (answer.code, answer.out, answer.err) == (-9, "1\n2\n3\n", "now\n")
+    assert (answer.code, answer.out, answer.err) == (-9, "1\n2\n", "now\n")
     assert answer.stopped_s is not None
-    assert 0 < answer.stopped_s < took - 0.6
+    assert 0 < answer.stopped_s < took - 0.3
 
 
 @pytest.mark.parametrize(
@@ -198,10 +215,7 @@ def test_sbatch_that_hangs_is_ended_and_uncertain_even_where_its_child_holds_the
         cluster.submit(batch)
     assert time.monotonic() - before < 30
     pid = int((batch.folder / f"{batch.name}.pid").read_text())
-    deadline = time.monotonic() + 5
-    while _alive(pid):  # until init has reaped it
-        assert time.monotonic() < deadline, "something is left behind that could still submit"
-        time.sleep(0.01)
+    wait_until(lambda: not _alive(pid), what="something is left behind that could still submit")
 
 
 def _alive(pid: int) -> bool:
@@ -388,7 +402,9 @@ class TickJob:
     def run(self, script: Path | None = None, **environ: str) -> int:
         """Its exit status."""
         env = {"PATH": self.programs.path, "SLURM_JOB_ID": "72", "SLURM_MEM_PER_NODE": "1"} | environ
-        return subprocess.run(["bash", script or self.script], env=env, check=False, timeout=20).returncode
+        return subprocess.run(
+            ["bash", script or self.script], env=env, check=False, timeout=PATIENCE_S
+        ).returncode
 
     @property
     def calls(self) -> list[list[str]]:

@@ -21,6 +21,7 @@ from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.scripts import header, render, sbatch_options, tick_options
 from hpcsweep.core.cluster_protocol import Batch, TaskResources
 from hpcsweep.errors import SpecError
+from tests.waiting import PATIENCE_S
 
 from .programs import changed
 
@@ -338,7 +339,7 @@ def set_up(folder: Path, *lines: str, before: str = "", shell: str = "bash") -> 
     path = folder / "script"
     path.write_text(text)
     done = subprocess.run(
-        [shell, str(path)], cwd=folder, capture_output=True, text=True, check=False, timeout=30
+        [shell, str(path)], cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     return done.returncode, done.stdout, done.stderr
 

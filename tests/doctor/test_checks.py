@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from hpcsweep.cli import app
 from hpcsweep.cluster.local import backend
 from hpcsweep.doctor import checks, probe
 from hpcsweep.doctor.checks import crontab_line
+from tests.waiting import PATIENCE_S, wait_until
 
 SPEC = """\
 name: lr
@@ -487,7 +487,7 @@ def test_on_a_terminal_doctor_asks_first(slurm: OneTaskSlurm, answer: str, submi
         argv, stdin=theirs, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}
     ) as process:
         os.write(ours, f"{answer}\n".encode())
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
     os.close(ours)
     os.close(theirs)
     assert "Submit one small test job (1 CPU, 5 minutes at most) to check a compute node? [y/N]" in out
@@ -508,12 +508,9 @@ def test_an_interrupted_doctor_removes_its_test_job(slurm: OneTaskSlurm, signum:
         text=True,
         env={**os.environ, "PYTHONPATH": root},
     ) as process:
-        deadline = time.monotonic() + 60
-        while not (slurm.state / "name").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until((slurm.state / "name").exists)
         process.send_signal(signum)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (
         130,
         "\nhpcsweep: interrupted; the test job and its files are removed\n",
@@ -541,7 +538,7 @@ def test_the_crontab_line_ticks_a_sweep_from_an_empty_environment(
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")

@@ -64,6 +64,7 @@ from tests.driver.sweeps import (
     undisturbed,
 )
 from tests.html.trade_offs import trade_off
+from tests.waiting import PATIENCE_S
 
 CHILD = [sys.executable, "-P", "-m", "hpcsweep.store.compaction.worker"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -295,7 +296,7 @@ def test_a_run_whose_reports_are_not_visible_yet_stays_raw_for_a_while(root: Pat
 
 
 def completed(compactor: Compactor) -> CompactionResult:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while (answer := compactor.answer(1.0)) is None:
         assert time.monotonic() < deadline
     return answer

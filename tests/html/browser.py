@@ -16,6 +16,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.waiting import PATIENCE_S
+
 CHROMIUM: Final = "/usr/bin/chromium"
 DRIVER: Final = "/usr/bin/chromedriver"
 #: Desktop and phone, in CSS pixels.
@@ -69,7 +71,7 @@ class Browser:
 
     def until(self, script: str, *arguments: Any) -> Any:
         """What the body of a function returns, as soon as that is true."""
-        return WebDriverWait(self.driver, 20, 0.05).until(lambda _: self.run(script, *arguments))
+        return WebDriverWait(self.driver, PATIENCE_S, 0.05).until(lambda _: self.run(script, *arguments))
 
     def save_to(self, folder: Path) -> None:
         """Where downloads go from now on."""

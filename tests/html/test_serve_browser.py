@@ -12,11 +12,11 @@ from selenium.webdriver.common.keys import Keys
 from hpcsweep.server.http import SweepServer
 from tests.cli.test_list import ENDED, write
 from tests.html.browser import Browser
-from tests.html.test_trials_browser import _VIOLATIONS
+from tests.html.test_trials_browser import _VIOLATIONS, LATER
 from tests.server.serving import EVENTS, serving
 
-#: Whether the page loads itself again: not while something is looked at, whoever takes how long.
-_LIVE = "const live = document.getElementById('live'); if (live.ariaPressed !== arguments[0]) live.click()"
+#: Or, where it is paused, the opposite.
+_PAUSE = "document.getElementById('live').click()"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepServer]:
     write(folder / "with a long name" / ("long" * 20), [*EVENTS, ENDED], age_s=3600)
     write(folder / "broken", EVENTS, age_s=60)
     next(iter((folder / "broken" / "journal").iterdir())).write_text("nonsense\nnonsense\n")
-    with serving(folder, every=2.0) as server:
+    with serving(folder, every=600.0) as server:
         yield server
 
 
@@ -36,7 +36,6 @@ def test_a_browser_goes_from_the_list_to_a_report_and_back(
     browser: Browser, server: SweepServer, size: str, dark: bool
 ) -> None:
     browser.open(server.url, size=size, dark=dark)
-    browser.run(_LIVE, "false")
     here = f"http://127.0.0.1:{server.server_port}"
     assert browser.run("return location.href") == here + server.home
     assert browser.run("return document.documentElement.dataset.theme") == ("dark" if dark else "light")
@@ -49,17 +48,18 @@ def test_a_browser_goes_from_the_list_to_a_report_and_back(
     assert browser.run("return document.documentElement.scrollWidth - innerWidth") <= 0
     browser.all("#sweep-filter")[0].send_keys("stopped LR")
     assert [row.is_displayed() for row in browser.all(".sweeps tbody tr")] == [False, True]
-    browser.run("window.old = true")
-    browser.run(_LIVE, "true")
+    browser.run(f"window.old = true; {LATER}")
     browser.until("return !window.old && document.readyState === 'complete'")  # it has loaded itself again
-    browser.run(_LIVE, "false")
     assert browser.text("#sweep-count") == "1 of 2 sweeps"
+    browser.run(_PAUSE)
+    browser.driver.refresh()
+    assert browser.run("return document.getElementById('live').ariaPressed") == "false"
+    browser.run(_PAUSE)
     browser.all("#sweep-filter")[0].send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
     assert browser.text("#sweep-count") == ""
     browser.all(".sweeps a")[0].click()
     assert browser.until("return document.querySelector('h1')?.textContent === 'lr' && location.pathname")
     assert browser.run("return location.href") == f"{here}{server.home}report/0/one"
-    browser.run(_LIVE, "false")
     browser.draw_all()
     browser.all(".home a")[0].click()
     browser.until("return document.querySelector('.sweeps')")
@@ -73,11 +73,9 @@ def test_a_browser_goes_from_the_list_to_a_report_and_back(
 
 def test_a_page_whose_server_has_ended_stays_and_says_so(browser: Browser, tmp_path: Path) -> None:
     write(tmp_path / "one", EVENTS, age_s=60)
-    with serving(tmp_path, every=1.0) as server:
+    with serving(tmp_path, every=600.0) as server:
         browser.open(server.url)
-        browser.until("return document.querySelector('.sweeps')")
-        browser.run(_LIVE, "false")  # the server must not end in the middle of a load
         browser.until("return document.readyState === 'complete' && document.querySelector('.sweeps')")
-    browser.run(_LIVE, "true")
+    browser.run(LATER)
     browser.until("return document.getElementById('live')?.textContent === 'No answer'")
     assert browser.text(".sweeps a") == "lr"

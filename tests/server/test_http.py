@@ -13,6 +13,7 @@ import pytest
 from hpcsweep.server.http import SweepServer
 from tests.cli.test_list import write
 from tests.server.serving import EVENTS, serving
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def ask(
 ) -> tuple[HTTPResponse, str]:
     """The answer and its body; asked with the cookie unless another one is given."""
     given = server.cookie().partition(";")[0] if cookie is None else cookie
-    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE_S)
     connection.putrequest(method, path, skip_host=True)
     if host != "":
         connection.putheader("Host", host or f"127.0.0.1:{server.server_port}")
@@ -189,7 +190,7 @@ def test_connections_that_say_nothing_cannot_pile_up(tmp_path: Path, monkeypatch
     with serving(tmp_path) as server, contextlib.ExitStack() as stack:
         address = ("127.0.0.1", server.server_port)
         idle = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
-        late = stack.enter_context(socket.create_connection(address, timeout=30))
+        late = stack.enter_context(socket.create_connection(address, timeout=PATIENCE_S))
         assert late.recv(1) == b""
         idle[0].shutdown(socket.SHUT_WR)
         assert idle[0].recv(1) == b""

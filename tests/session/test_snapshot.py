@@ -15,6 +15,7 @@ from hpcsweep.cli import app
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import list_records
 from hpcsweep.views.folder import ResultsFolder, best_of
+from tests.waiting import PATIENCE_S
 
 FUNCTION = """\
 import os
@@ -121,7 +122,9 @@ def test_launch_killed_while_copying_starts_nothing_and_the_next_one_copies_agai
 ) -> None:
     spec = sweep(tmp_path, "train: {snapshot: true, function: train.py:train}", FUNCTION)
     folder = spec.parent / "results" / "s"
-    died = subprocess.run([sys.executable, "-c", DIES, "launch", str(spec)], cwd=spec.parent, timeout=60)
+    died = subprocess.run(
+        [sys.executable, "-c", DIES, "launch", str(spec)], cwd=spec.parent, timeout=PATIENCE_S
+    )
     assert died.returncode == 9
     assert sorted(path.name for path in folder.iterdir()) == [".code-1.tmp", "journal"]
     (spec.parent / "pkg" / "model.py").write_text("offset = 20")

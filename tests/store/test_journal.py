@@ -34,6 +34,7 @@ from hpcsweep.store.journal.segments import (
 )
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import SILENT_S, ProcessId, start_time
+from tests.waiting import PATIENCE_S
 
 
 def note(number: int) -> AnyEvent:
@@ -480,7 +481,7 @@ for number in range(int(sys.stdin.readline()), 10**6, 100):
         assert child.stdin is not None
         child.stdin.write(f"{index}\n")
         child.stdin.flush()
-    printed = [int(word) for child in children for word in child.communicate(timeout=60)[0].split()]
+    printed = [int(word) for child in children for word in child.communicate(timeout=PATIENCE_S)[0].split()]
     assert sorted(events(layout), key=repr) == sorted(notes(*printed), key=repr)
     assert len(printed) == len(set(printed)) > 0
 

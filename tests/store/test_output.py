@@ -17,6 +17,7 @@ from hpcsweep.errors import FolderError
 from hpcsweep.html.page import write_page
 from hpcsweep.store.files import is_stdout, write_output
 from tests.users import ADA, BOB, IS_ROOT, as_user, open_folder
+from tests.waiting import PATIENCE_S
 
 
 def read_from(path: Path, write: Callable[[], object]) -> bytes:
@@ -132,10 +133,12 @@ def test_standard_output_is_written_at_its_position(tmp_path: Path, name: str, t
     if to_file:
         (tmp_path / "file").write_text("kept\n")
         with (tmp_path / "file").open("a") as file:
-            subprocess.run(argv, cwd=tmp_path, stdout=file, check=True, timeout=60)
+            subprocess.run(argv, cwd=tmp_path, stdout=file, check=True, timeout=PATIENCE_S)
         assert (tmp_path / "file").read_text() == "kept\nbefore\ndata\nafter True\n"
     else:
-        got = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+        got = subprocess.run(
+            argv, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+        )
         assert got.stdout == "before\ndata\nafter True\n"
 
 

@@ -23,6 +23,7 @@ from hpcsweep.store.batch import (
     write_manifest,
 )
 from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
+from tests.waiting import PATIENCE_S
 
 
 class Bench:
@@ -96,7 +97,7 @@ class Bench:
     def work(self, task: int = 0, restart: int = 0, **environ: str) -> Result:
         """Run a worker to its end; the result of its last run."""
         worker = self.start(task, restart, **environ)
-        assert worker.wait(60) == 0
+        assert worker.wait(PATIENCE_S) == 0
         return self.results()[-1]
 
     def results(self) -> list[Result]:

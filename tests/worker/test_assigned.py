@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from hpcsweep.store.assignments import (
     write_assignment,
 )
 from hpcsweep.store.batch import Reuse, read_result, request_stop
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -40,13 +40,6 @@ TRAIN = """
                 time.sleep(0.1)
         return trial.id
 """
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
 
 
 def announced(bench: Bench) -> list[TaskStart | TaskDeparture]:
@@ -72,7 +65,7 @@ def begin(bench: Bench) -> Callable[..., subprocess.Popen[bytes]]:
         function, reuse = bench.code(TRAIN) + ":train", Reuse(idle_s)
         bench.plan((), function=function, reuse=reuse, notice_s=1.0, grace_s=2.0, **options)
         worker = bench.start()
-        wait_for(lambda: bool(announced(bench)))
+        wait_until(lambda: bool(announced(bench)))
         return worker
 
     return begun
@@ -84,9 +77,9 @@ def test_a_task_does_one_run_after_another_whatever_becomes_of_each_until_it_is_
     worker = begin()
     for number, trial in enumerate((0, 1, 2, 4)):
         give(bench, number, trial)
-        wait_for(ended(bench, number))
+        wait_until(ended(bench, number))
     request_leave(bench.batch, START)
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     results = [read_result(bench.batch.result(0, 0, number)) for number in range(4)]
     assert [result.outcome for result in results] == [
         Outcome.COMPLETED,
@@ -106,7 +99,7 @@ def test_what_is_assigned_ahead_begins_when_the_run_before_has_ended(
     for number, trial in enumerate((0, 4)):
         give(bench, number, trial)
     request_leave(bench.batch, START)  # it does what it was given before
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     first, second = (read_result(bench.batch.result(0, 0, number)) for number in range(2))
     assert first.started is not None
     assert second.started is not None
@@ -117,7 +110,7 @@ def test_a_task_without_a_run_leaves_after_the_idle_time(
     bench: Bench, begin: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     worker = begin(idle_s=1.0)
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert departure(bench).taken == 0
     assert "no run for 1 s" in departure(bench).reason
 
@@ -127,14 +120,14 @@ def test_a_run_that_reaches_its_own_time_limit_is_told_and_its_task_goes_on(
 ) -> None:
     worker = begin()
     give(bench, 0, 3, time_s=2)
-    wait_for(ended(bench, 0))
+    wait_until(ended(bench, 0))
     give(bench, 1, 0)
-    wait_for(ended(bench, 1))
+    wait_until(ended(bench, 1))
     request_leave(bench.batch, START)
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     first, second = (read_result(bench.batch.result(0, 0, number)) for number in range(2))
     assert (first.outcome, first.interrupted) == (None, Interruption.TIMEOUT)
-    assert first.seconds < 10
+    assert first.seconds < 45, "the whole would take 60"
     assert second.outcome is Outcome.COMPLETED
 
 
@@ -144,9 +137,9 @@ def test_a_task_that_is_told_to_stop_leaves_before_its_run_has_ended(
     worker = begin()
     give(bench, 0, 3)
     give(bench, 1, 0)
-    wait_for(lambda: bench.batch.assigned_log(0, 0, 0).exists())
+    wait_until(lambda: bench.batch.assigned_log(0, 0, 0).exists())
     os.kill(worker.pid, signal.SIGTERM)
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert departure(bench).taken == 1
     assert read_result(bench.batch.result(0, 0, 0)).interrupted is Interruption.PREEMPTED
     assert not bench.batch.result(0, 0, 1).exists()
@@ -157,9 +150,9 @@ def test_a_task_that_is_to_leave_at_once_interrupts_its_run(
 ) -> None:
     worker = begin()
     give(bench, 0, 3)
-    wait_for(lambda: bench.batch.assigned_log(0, 0, 0).exists())
+    wait_until(lambda: bench.batch.assigned_log(0, 0, 0).exists())
     request_leave(bench.batch, START, at_once=True)
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert (departure(bench).taken, departure(bench).reason) == (1, "the driver has it leave at once")
     assert read_result(bench.batch.result(0, 0, 0)).interrupted is Interruption.PREEMPTED
 
@@ -170,18 +163,18 @@ def test_a_run_that_was_stopped_and_is_given_again_is_trained(
     request_stop(bench.batch, RunId(0, 0))
     worker = begin()
     give(bench, 0, 0)
-    wait_for(ended(bench, 0))
+    wait_until(ended(bench, 0))
     assert read_result(bench.batch.result(0, 0, 0)).outcome is Outcome.COMPLETED
     request_leave(bench.batch, START)
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
 
 
 def test_lanes_do_runs_beside_each_other(bench: Bench, begin: Callable[..., subprocess.Popen[bytes]]) -> None:
     worker = begin(lanes=2)
-    give(bench, 0, 3, time_s=4)
+    give(bench, 0, 3)
     give(bench, 1, 0)
-    wait_for(ended(bench, 1))
+    wait_until(ended(bench, 1))
     assert not bench.batch.result(0, 0, 0).exists()
-    request_leave(bench.batch, START)
-    assert worker.wait(60) == 0
+    request_leave(bench.batch, START, at_once=True)
+    assert worker.wait(PATIENCE_S) == 0
     assert departure(bench).taken == 2

@@ -16,6 +16,7 @@ from hpcsweep.core.events import Outcome
 from hpcsweep.store.batch import Program
 from hpcsweep.store.run_files import RunFile
 from hpcsweep.worker.command import run_environment
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -122,7 +123,9 @@ def start(bench: Bench, package: Path, **environ: str) -> int:
     """Do task 0 with the package in this folder, as a batch script starts it."""
     argv = [sys.executable, "-P", str(package / "bootstrap.py"), "hpcsweep.worker", str(bench.batch.root)]
     env = bench.environment(HPCSWEEP_RESTART="0", **environ)
-    return subprocess.run([*argv, "--task", "0"], env=env, cwd="/", check=False, timeout=60).returncode
+    return subprocess.run(
+        [*argv, "--task", "0"], env=env, cwd="/", check=False, timeout=PATIENCE_S
+    ).returncode
 
 
 def probed(bench: Bench) -> tuple[str, bool, str | None]:

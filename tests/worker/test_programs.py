@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-import time
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store import checkpoints
 from hpcsweep.store.run_files import read_reports
 from hpcsweep.worker.resuming import can_resume, placeholders
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -22,10 +24,7 @@ COUNTED = (r"error (?P<val_error>\S+)",)
 
 
 def wait_for(bench: Bench, name: str) -> None:
-    deadline = time.monotonic() + 20
-    while not (bench.workdir / name).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((bench.workdir / name).exists)
 
 
 def reported(bench: Bench, rung: int = 0, attempt: int = 0) -> list[int]:
@@ -188,7 +187,7 @@ def test_a_run_that_has_its_value_at_its_resource_is_completed_whatever_ends_it(
     worker = bench.start()
     wait_for(bench, "ready")
     worker.send_signal(signal.SIGUSR2)
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert ending(bench) == (Outcome.COMPLETED, 0.3, 0, 3, False)
     assert bench.results()[0].warning == (
         "it trained on after step 3, its resource, until it was told to stop at 4; "
@@ -203,7 +202,12 @@ IGNORED = "it went on for 0.2 s after SIGTERM, which told it that its last step 
 def test_a_program_is_ended_once_its_value_at_its_resource_is_there(bench: Bench, deaf: bool) -> None:
     trap = "trap '' TERM; " if deaf else ""
     command = f"{trap}e=0; while sleep 0.01; do e=$((e + 1)); echo epoch $e error 0.$e; done"
-    options: dict[str, Any] = {"metrics": STEPS, "stop_at_resource": True, "grace_s": 0.2}
+    # One that is not deaf has all the time there is.
+    options: dict[str, Any] = {
+        "metrics": STEPS,
+        "stop_at_resource": True,
+        "grace_s": 0.2 if deaf else PATIENCE_S,
+    }
     bench.plan([bench.run(resource=3)], command=command, shell=True, **options)
     result = bench.work()
     assert (result.outcome, result.value) == (Outcome.COMPLETED, 0.3)
@@ -371,7 +375,7 @@ def test_kept_files_are_put_back_and_what_came_after_them_is_removed(bench: Benc
     command = "{python} prog.py {output_dir} {resource}"
     bench.plan(*runs, command=command, metrics=STEPS, checkpoint_path="{output_dir}/*.pt")
     bench.work(task=0)
-    assert bench.start(task=1).wait(20) == -signal.SIGKILL
+    assert bench.start(task=1).wait(PATIENCE_S) == -signal.SIGKILL
     kept = checkpoints.newest(bench.trial(), at_most=8)
     assert kept is not None
     bench.work(task=2)
@@ -415,10 +419,7 @@ def test_what_a_program_keeps_that_reports_by_our_api_is_a_checkpoint_too(bench:
     config = {"lr": 0.5, "pause": 60}
     bench.plan([bench.run(resource=9, config=config)], command=REPORTS, **fields)
     worker = bench.start()
-    end = time.monotonic() + 20
-    while bench.newest() != 1:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: bench.newest() == 1)
     worker.kill()
     worker.wait()
     kept = checkpoints.newest(bench.trial())
@@ -434,6 +435,13 @@ def test_a_program_that_reports_by_our_api_is_ended_at_its_resource(bench: Bench
     assert (result.outcome, result.value, result.step) == (Outcome.COMPLETED, 0.2, 2)
 
 
+def copied(bench: Bench, worker: subprocess.Popen[bytes], name: str) -> Callable[[], bool]:
+    """Whether the file is copied, and the process that does that has come and gone."""
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+    copies = bench.trial().checkpoints.glob
+    return lambda: any(copies(f".seal*/{name}")) and len(children.read_text().split()) == 1
+
+
 def test_a_program_that_reports_nothing_on_its_way_makes_progress_by_what_it_keeps(bench: Bench) -> None:
     command = (
         "touch {checkpoint_dir}/settings; while [ ! -e go ]; do sleep 0.02; done; rm go; "
@@ -443,17 +451,11 @@ def test_a_program_that_reports_nothing_on_its_way_makes_progress_by_what_it_kee
     bench.plan(*attempts, command=command, shell=True, metrics=STEPS)
     for task in range(2):
         worker = bench.start(task=task)
-        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
-        copies, end = bench.trial().checkpoints.glob, time.monotonic() + 30
-        for name in ("settings", "model"):
-            # It has copied the files once the process that does that has come and gone.
-            while not any(copies(f".seal*/{name}")) or len(children.read_text().split()) > 1:
-                assert time.monotonic() < end
-                time.sleep(0.01)
-            if name == "settings":
-                (bench.workdir / "go").touch()
+        wait_until(copied(bench, worker, "settings"))
+        (bench.workdir / "go").touch()
+        wait_until(copied(bench, worker, "model"))
         worker.terminate()
-        worker.wait(20)
+        worker.wait(PATIENCE_S)
         kept = checkpoints.newest(bench.trial())
         assert kept is not None
         assert (kept.step, (kept.path / "model").read_text()) == (0, f"{task + 1}\n")

@@ -9,8 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +34,7 @@ from hpcsweep.worker.ranks import (
     measured_mib,
     write_plan,
 )
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -114,13 +113,6 @@ def processes(bench: Bench, *words: str) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_ranks_meet_train_and_report_as_one_run(bench: Bench) -> None:
     bench.plan_python(code(), launcher="srun", processes=3)
     result = bench.work()
@@ -177,9 +169,9 @@ def test_ranks_that_are_told_to_stop_leave_after_the_same_step(bench: Bench, sig
         "from pathlib import Path\n" + code(waits), bench.run(resource=9), launcher="srun", processes=3
     )
     worker = bench.start()
-    wait_for(lambda: (bench.workdir / "trained-0").exists() and steps(bench, 0) == [1, 2])
+    wait_until(lambda: (bench.workdir / "trained-0").exists() and steps(bench, 0) == [1, 2])
     worker.send_signal(signum)
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     (result,) = bench.results()
     why = Interruption.TIMEOUT if signum is signal.SIGUSR2 else Interruption.PREEMPTED
     assert (result.interrupted, result.step, result.progressed) == (why, 3, True)
@@ -193,9 +185,9 @@ def test_ranks_that_do_not_leave_are_ended_after_the_grace_period(bench: Bench) 
             time.sleep(1)"""
     bench.plan_python("from pathlib import Path\n" + code(stays), launcher="srun", processes=2, grace_s=0.5)
     worker = bench.start()
-    wait_for(lambda: all((bench.workdir / f"ready-{rank}").exists() for rank in range(2)))
+    wait_until(lambda: all((bench.workdir / f"ready-{rank}").exists() for rank in range(2)))
     worker.terminate()
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
     assert processes(bench) == []
 
@@ -203,10 +195,10 @@ def test_ranks_that_do_not_leave_are_ended_after_the_grace_period(bench: Bench) 
 def test_a_killed_worker_leaves_no_rank_behind(bench: Bench) -> None:
     bench.plan_python(code("time.sleep(100)"), launcher="srun", processes=2)
     worker = bench.start()
-    wait_for(lambda: (bench.workdir / "trained-0").exists())
+    wait_until(lambda: (bench.workdir / "trained-0").exists())
     worker.kill()
     worker.wait()
-    wait_for(lambda: processes(bench) == [])
+    wait_until(lambda: processes(bench) == [])
 
 
 #: In place of what a cluster gives a task to start a rank on each of two nodes.
@@ -254,10 +246,10 @@ def test_a_rank_whose_peer_is_gone_with_its_node_costs_the_configuration_nothing
 def test_a_launcher_that_is_killed_costs_the_configuration_nothing(bench: Bench) -> None:
     bench.plan_python(code("time.sleep(100)"), launcher="srun", processes=2)
     worker = bench.start()
-    wait_for(lambda: (bench.workdir / "trained-0").exists())
+    wait_until(lambda: (bench.workdir / "trained-0").exists())
     (launcher,) = processes(bench, "hpcsweep.worker.node")
     os.kill(launcher, signal.SIGKILL)
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     (result,) = bench.results()
     assert result.interrupted is Interruption.WORKER_DIED
     assert result.message.startswith("its ranks ended, and none failed by itself")
@@ -401,19 +393,20 @@ def test_the_first_rank_of_a_further_node_says_how_much_memory_the_run_held_ther
     assert lost_ranks(told) == [3]
 
 
-def test_ports_of_runs_on_one_machine_differ_and_are_free() -> None:
-    ports = [Port("the same run") for _ in range(3)]
+def test_ports_of_runs_on_one_machine_differ_and_are_free(tmp_path: Path) -> None:
+    run = str(tmp_path)  # tests beside this one keep ports, too
+    ports = [Port(run) for _ in range(3)]
     numbers = [port.number for port in ports]
     assert len(set(numbers)) == 3
     with socket.create_server(("", numbers[1])):
         assert not is_free(numbers[1])
         ports[1].close()
-        another = Port("the same run")
+        another = Port(run)
         assert another.number not in numbers
         another.close()
     for port in ports:
         port.close()
-    again = Port("the same run")
+    again = Port(run)
     assert again.number == numbers[0]
     again.close()
 
@@ -438,7 +431,7 @@ def lockstep(
 ) -> list[list[int]]:
     """The steps of each rank, which meet in each step; rank 0 is told in step `told_at`."""
     path.touch()
-    barrier = threading.Barrier(size, timeout=20)
+    barrier = threading.Barrier(size, timeout=PATIENCE_S)
     done: list[list[int]] = [[] for _ in range(size)]
 
     def train(rank: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from hpcsweep.core.events import CheckpointSizes, FailureKind, Interruption, Outcome
 from hpcsweep.store.checkpoints import disk_usage
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -225,10 +226,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for(bench: Bench, name: str) -> None:
-    deadline = time.monotonic() + 20
-    while not (bench.workdir / name).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((bench.workdir / name).exists)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +256,7 @@ def test_a_signalled_run_checkpoints_and_resumes_from_it_in_the_next_start(
     worker = bench.start()
     wait_for(bench, "ready")
     worker.send_signal(signum)
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     (told,) = bench.results()
     assert (told.outcome, told.interrupted, told.value) == (None, why, None)
     assert (told.step, told.progressed, told.message) == (
@@ -284,7 +282,7 @@ def test_training_that_ignores_sigterm_is_killed_after_the_grace_period(bench: B
     worker = bench.start()
     wait_for(bench, "ready")
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
 
 
@@ -307,7 +305,7 @@ def test_training_has_the_whole_notice_after_sigusr2_unless_sigterm_cuts_it_shor
         worker.wait(1)  # five times the grace after SIGTERM
     assert "SIGUSR2: training is told to stop, it has 60 s" in bench.log()
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].message == "told to stop by SIGUSR2 at step 0 of 3"
 
 
@@ -328,7 +326,7 @@ runpy.run_module("hpcsweep.worker", run_name="__main__", alter_sys=True)
 def test_a_signal_while_the_worker_leaves_does_not_make_a_failed_task_of_it(bench: Bench, name: str) -> None:
     bench.plan_python(GOOD)
     argv = [sys.executable, "-c", LATE_SIGNAL, name, str(bench.batch.root), "--task", "0"]
-    worker = subprocess.run(argv, env=bench.environment(), timeout=60, check=False)
+    worker = subprocess.run(argv, env=bench.environment(), timeout=PATIENCE_S, check=False)
     assert worker.returncode == 0
     assert [result.outcome for result in bench.results()] == [Outcome.COMPLETED]
 
@@ -338,18 +336,29 @@ def test_a_plain_command_is_ended_by_sigterm_at_once(bench: Bench) -> None:
     worker = bench.start()
     wait_for(bench, "ready")
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
+
+
+#: A worker that waits longer for the signal after its child, since tests may be late.
+PATIENT = """
+import sys
+from hpcsweep.worker import __main__ as worker, run
+run.LINGER_S = 60.0
+sys.exit(worker.main(sys.argv[1:]))
+"""
 
 
 def test_a_child_that_gets_the_signal_first_is_interrupted_too(bench: Bench) -> None:
     bench.plan_command("sh -c 'echo $$ > pid; touch ready; exec sleep 60'")
-    worker = bench.start()
+    argv = [sys.executable, "-c", PATIENT, str(bench.batch.root), "--task", "0"]
+    worker = subprocess.Popen(argv, env=bench.environment(), cwd="/")
     wait_for(bench, "ready")
-    os.kill(int((bench.workdir / "pid").read_text()), signal.SIGTERM)
-    time.sleep(0.2)
+    pid = int((bench.workdir / "pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not is_running(pid))
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
 
 
@@ -363,7 +372,7 @@ def test_sigusr2_does_not_kill_a_program_that_only_looks_at_the_stop_file(bench:
     worker = bench.start()
     wait_for(bench, "ready")
     worker.send_signal(signal.SIGUSR2)
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     (result,) = bench.results()
     assert (result.interrupted, result.step, result.progressed) == (Interruption.TIMEOUT, 2, True)
     assert bench.newest() == 2
@@ -376,16 +385,13 @@ def test_training_dies_with_a_killed_worker(bench: Bench) -> None:
     worker.kill()
     worker.wait()
     pid = int((bench.workdir / "pid").read_text())
-    deadline = time.monotonic() + 5
-    while is_running(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not is_running(pid))
 
 
 def test_a_task_of_an_abandoned_batch_does_nothing(bench: Bench) -> None:
     bench.plan_python(GOOD)
     bench.batch.abandoned_marker.touch()
-    assert bench.start().wait(20) == 0
+    assert bench.start().wait(PATIENCE_S) == 0
     assert bench.results() == []
     assert bench.trained() == []
 
@@ -393,7 +399,7 @@ def test_a_task_of_an_abandoned_batch_does_nothing(bench: Bench) -> None:
 def test_a_task_whose_abandoned_batch_was_compacted_does_nothing(bench: Bench) -> None:
     bench.plan_python(GOOD)
     shutil.rmtree(bench.batch.root)
-    assert bench.start().wait(20) == 2
+    assert bench.start().wait(PATIENCE_S) == 2
     assert bench.trained() == []
     assert not bench.batch.root.exists()
 
@@ -421,7 +427,7 @@ def test_a_lost_last_report_is_trained_again(bench: Bench) -> None:
                 trial.report(step, val_error=1 / step)
     """
     bench.plan([bench.run()], [bench.run(attempt=1)], function=bench.code(code) + ":train")
-    assert bench.start(task=0).wait(20) == -signal.SIGKILL
+    assert bench.start(task=0).wait(PATIENCE_S) == -signal.SIGKILL
     result = bench.work(task=1)
     assert bench.trained() == [1, 2, 3, 1, 2, 3]
     assert (result.outcome, result.value, result.start) == (Outcome.COMPLETED, 1 / 3, 0)
@@ -538,7 +544,9 @@ def test_files_that_training_made_unreadable_cost_its_run_and_not_the_worker(
     """
     bench.plan_python(bad, bench.run(resource=1), bench.run(trial=1, resource=1))
     argv = [sys.executable, "-m", "hpcsweep.worker", str(bench.batch.root), "--task", "0"]
-    done = subprocess.run([*AS_USER, *argv], env=bench.environment(), cwd="/", check=False, timeout=60)
+    done = subprocess.run(
+        [*AS_USER, *argv], env=bench.environment(), cwd="/", check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 0
     first, second = bench.results()
     assert (second.outcome, second.value) == (Outcome.COMPLETED, 0.25)
@@ -582,7 +590,7 @@ def test_a_program_that_prints_without_end_is_stopped_in_its_time(bench: Bench, 
     while not bench.batch.log(0).exists() or bench.batch.log(0).stat().st_size < 1000:
         time.sleep(0.01)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
 
 
@@ -595,7 +603,7 @@ def test_a_script_of_an_earlier_version_leaves_the_task_to_slurm_s_variables(
     slurm |= {"SLURM_RESTART_COUNT": "1"} if restart else {}
     env = bench.environment(**slurm)
     argv = [sys.executable, "-m", "hpcsweep.worker", str(bench.batch.root)]
-    assert subprocess.run(argv, env=env, cwd="/", check=False, timeout=60).returncode == 0
+    assert subprocess.run(argv, env=env, cwd="/", check=False, timeout=PATIENCE_S).returncode == 0
     (result,) = bench.results()
     assert (result.task, result.restart, result.job, result.node) == (0, restart, "17_0", "n1")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from hpcsweep.store.layout import TrialLayout
 from hpcsweep.worker import sealing
 from hpcsweep.worker.sealing import Sealer
 from tests.store.test_checkpoints import every_kill
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -52,7 +54,7 @@ class Program:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Advance as the worker does until the condition holds."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < end
             at = self.sealer.wake_at
@@ -372,6 +374,10 @@ while step < resource:
 COMMAND = f"{sys.executable} writes.py {{checkpoint_dir}} {{resume_from}} {{resource}}"
 
 
+def keeps(bench: Bench, step: int) -> Callable[[], bool]:
+    return lambda: (bench.newest() or 0) >= step
+
+
 @pytest.mark.parametrize("whom", ["worker", "program"])
 def test_kills_at_any_time_lose_nothing_that_was_kept_and_resume_from_nothing_torn(
     bench: Bench, whom: str
@@ -383,15 +389,13 @@ def test_kills_at_any_time_lose_nothing_that_was_kept_and_resume_from_nothing_to
     before = 0
     for task in range(attempts):
         worker = bench.start(task=task)
-        end, goal = time.monotonic() + 30, before + 1 + task
-        while (bench.newest() or 0) < goal:
-            assert time.monotonic() < end, bench.log(task)
-            time.sleep(0.01)
+        goal = before + 1 + task
+        wait_until(keeps(bench, goal), what=partial(bench.log, task))
         if whom == "worker":
             worker.kill()
         else:
             worker.terminate()
-        worker.wait(20)
+        worker.wait(PATIENCE_S)
         newest = checkpoints.newest(bench.trial())
         assert newest is not None
         assert newest.step >= goal

@@ -16,6 +16,7 @@ from hpcsweep.store import batch as batch_module
 from hpcsweep.store.batch import Result, read_result, request_stop, write_result
 from hpcsweep.worker.command import lane_devices
 from hpcsweep.worker.task import FailFast
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -101,12 +102,9 @@ def test_a_signalled_task_starts_no_further_run_and_the_next_start_does_the_rest
     """
     bench.plan_python(code, *(bench.run(trial=trial) for trial in range(3)))
     worker = bench.start()
-    deadline = time.monotonic() + 20
-    while not (bench.workdir / "told").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((bench.workdir / "told").exists)
     worker.send_signal(signal.SIGUSR2)
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     first = bench.results()
     assert [result.outcome for result in first] == [Outcome.COMPLETED, None, None]
     assert [result.interrupted for result in first[1:]] == [
@@ -184,15 +182,10 @@ def test_a_run_that_is_stopped_ends_while_its_siblings_go_on_and_one_that_waits_
     code = WAIT.replace("STUBBORN", str(stubborn))
     bench.plan_python(code, *(bench.run(trial=trial) for trial in range(4)), lanes=2, grace_s=0.3)
     worker = bench.start()
-    deadline = time.monotonic() + 60
-    while not all((bench.workdir / f"began-{trial}").exists() for trial in range(2)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: all((bench.workdir / f"began-{trial}").exists() for trial in range(2)))
     request_stop(bench.batch, RunId(0, 0))
     request_stop(bench.batch, RunId(3, 0))
-    while len(bench.results()) < 2 or not (bench.workdir / "began-2").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: len(bench.results()) == 2 and (bench.workdir / "began-2").exists())
     assert worker.poll() is None
     stopped = {result.trial: result for result in bench.results()}
     assert {trial: result.outcome for trial, result in stopped.items()} == {
@@ -201,7 +194,7 @@ def test_a_run_that_is_stopped_ends_while_its_siblings_go_on_and_one_that_waits_
     }
     assert stopped[0].seconds < 25
     (bench.workdir / "go").touch()
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     outcomes = {result.trial: (result.outcome, result.value) for result in bench.results()}
     assert outcomes == {
         0: (Outcome.STOPPED, None),
@@ -225,13 +218,10 @@ def test_no_further_run_begins_once_the_abandoned_batch_was_compacted(bench: Ben
     """
     bench.plan_python(code, bench.run(trial=0), bench.run(trial=1))
     worker = bench.start()
-    deadline = time.monotonic() + 20
-    while not (bench.workdir / "began-0").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((bench.workdir / "began-0").exists)
     bench.batch.root.rename(bench.batch.root.with_name(".gone-b1"))
     (bench.workdir / "go").touch()
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert not (bench.workdir / "began-1").exists()
     assert [result.trial for result in bench.results()] == [0]
 
@@ -248,7 +238,7 @@ def test_a_manifest_that_this_node_sees_late_is_waited_for(bench: Bench) -> None
     time.sleep(1)
     assert worker.poll() is None
     bench.plan([bench.run()], function=f"{code}:train")
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert [result.value for result in bench.results()] == [0.5]
 
 
@@ -296,7 +286,7 @@ def test_a_task_whose_setup_failed_trains_nothing_and_reports_the_line_and_its_o
     log.parent.mkdir(parents=True)
     log.write_text("hello\n\n\x1b[31mLmod has detected the following error:\x1b[0m cuda/99.9 is unknown\n")
     worker = bench.start(argv=["--setup-failed", "1", "  module load cuda/99.9"])
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     message = (
         "cluster.setup: 'module load cuda/99.9' failed with exit status 1: "
         "hello | Lmod has detected the following error: cuda/99.9 is unknown"

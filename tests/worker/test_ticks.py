@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
@@ -15,9 +13,11 @@ import pytest
 
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.store.batch import read_task, write_manifest
+from hpcsweep.store.process_id import start_time
 from hpcsweep.worker import tick_process
 from hpcsweep.worker.command import TaskContext
 from hpcsweep.worker.tick_process import TicksBeside
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -39,13 +39,6 @@ def plan(bench: Bench, command: str, *, tick: bool = True) -> None:
     write_manifest(bench.batch, msgspec.structs.replace(header, tick=tick), [work.runs])
 
 
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} does not come"
-        time.sleep(0.02)
-
-
 def test_a_tick_that_fails_changes_nothing_for_its_task(bench: Bench) -> None:
     plan(bench, "true")
     assert bench.work(HPCSWEEP_JOB="7_0").outcome is not None
@@ -56,9 +49,9 @@ def test_a_task_that_is_told_to_stop_does_not_tick(bench: Bench) -> None:
     begun = bench.workdir / "begun"
     plan(bench, f"touch '{begun}'; sleep 30")
     worker = bench.start()
-    wait_for(begun)
+    wait_until(begun.exists)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     (result,) = bench.results()
     assert result.interrupted is Interruption.PREEMPTED
     assert not bench.layout.tick_log.exists()
@@ -81,16 +74,13 @@ def test_a_worker_that_is_told_to_stop_or_killed_takes_its_tick_along(
     program.chmod(0o755)
     argv = [sys.executable, "-c", WORKER, str(bench.batch.root), "--task", "0"]
     worker = subprocess.Popen(argv, env=bench.environment(TICK=str(program)), cwd="/")
-    wait_for(begun)
+    wait_until(begun.exists)
     (result,) = bench.results()
     assert result.outcome is Outcome.FAILED, "on disk before the tick: the command reports no metric"
     worker.send_signal(signum)
-    assert worker.wait(30) == (-signum if signum == signal.SIGKILL else 0)
-    tick = Path("/proc") / begun.read_text().strip() / "comm"
-    end = time.monotonic() + 10
-    while tick.exists() and tick.read_text() == "sleep\n":
-        assert time.monotonic() < end, f"the tick lives on: {os.listdir(tick.parent)}"
-        time.sleep(0.02)
+    assert worker.wait(PATIENCE_S) == (-signum if signum == signal.SIGKILL else 0)
+    tick = int(begun.read_text())
+    wait_until(lambda: start_time(tick) is None, what="the tick lives on")
 
 
 class FakeTick:

@@ -72,8 +72,9 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
     assert measure([process.pid]) == Held(0, 0, 0)
 
 
-def test_processes_of_a_run_are_found_wherever_they_are_on_the_node() -> None:
-    environ = {"HPCSWEEP_RUN": "a b", "HPCSWEEP_OTHER": "c"}
+def test_processes_of_a_run_are_found_wherever_they_are_on_the_node(tmp_path: Path) -> None:
+    mark = f"HPCSWEEP_RUN={tmp_path}/a b"
+    environ = {"HPCSWEEP_RUN": f"{tmp_path}/a b", "HPCSWEEP_OTHER": "c"}
     with subprocess.Popen(
         [sys.executable, "-c", "print(flush=True); input()"],
         env=environ,
@@ -83,8 +84,8 @@ def test_processes_of_a_run_are_found_wherever_they_are_on_the_node() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert marked("HPCSWEEP_RUN=a b") == [process.pid]
-        assert marked("HPCSWEEP_RUN=a") == []
+        assert marked(mark) == [process.pid]
+        assert marked(mark.removesuffix(" b")) == []
         process.communicate(b"\n")
 
 

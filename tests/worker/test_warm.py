@@ -19,8 +19,8 @@ from hpcsweep.store.assignments import Assignment, StartId, new_announcements, r
 from hpcsweep.store.batch import CodeSnapshot, Header, Program, Result, Reuse, read_result, request_stop
 from hpcsweep.worker.command import TaskContext
 from hpcsweep.worker.warm import WarmProcess
+from tests.waiting import PATIENCE_S, wait_until
 from tests.worker.conftest import Bench
-from tests.worker.test_assigned import wait_for
 
 START = StartId(0, 0)
 FORKED = "a fork of the warm process"
@@ -40,7 +40,7 @@ class WarmTask:
             plan["function"] = self.bench.code(code) + ":train"
         self.bench.plan((), reuse=Reuse(60.0), **{"notice_s": 1.0, **plan})
         self.worker = self.bench.start(CUDA_VISIBLE_DEVICES=visible)
-        wait_for(lambda: bool(list(new_announcements(self.bench.batch, ()))))
+        wait_until(lambda: bool(list(new_announcements(self.bench.batch, ()))))
 
     def give(self, trial: int, resource: int = 1, **fields: Any) -> int:
         """Assign a run; its number."""
@@ -54,7 +54,7 @@ class WarmTask:
     def result(self, number: int) -> Result:
         """Wait for the result."""
         path = self.bench.batch.result(0, 0, number)
-        wait_for(path.exists)
+        wait_until(path.exists)
         return read_result(path)
 
     def do(self, trial: int, resource: int = 1, **fields: Any) -> Result:
@@ -82,7 +82,7 @@ class WarmTask:
     def leave(self) -> None:
         assert self.worker is not None
         request_leave(self.bench.batch, START)
-        assert self.worker.wait(30) == 0
+        assert self.worker.wait(PATIENCE_S) == 0
 
     def processes(self) -> list[int]:
         """Processes of the worker, by the folder of the test in their arguments."""
@@ -415,12 +415,12 @@ def test_what_a_fork_leaves_behind_is_killed_and_the_warm_process_stays(task: Wa
 def test_nothing_survives_a_killed_worker(task: WarmTask) -> None:
     task.begin("import time\ndef train(trial):\n    print('trains')\n    time.sleep(600)\n", lanes=2)
     numbers = [task.give(trial) for trial in (0, 1)]
-    wait_for(lambda: all("\ntrains" in task.log_so_far(number) for number in numbers))
+    wait_until(lambda: all("\ntrains" in task.log_so_far(number) for number in numbers))
     assert len(task.processes()) == 4
     assert task.worker is not None
     task.worker.kill()
     task.worker.wait()
-    wait_for(lambda: task.processes() == [])
+    wait_until(lambda: task.processes() == [])
 
 
 LISTENS = """
@@ -441,15 +441,15 @@ def test_a_fork_is_told_to_stop_by_its_time_limit_by_request_and_with_its_task(t
     limited = task.do(0, 10_000, time_s=2)
     assert (limited.outcome, limited.interrupted) == (None, Interruption.TIMEOUT)
     number = task.give(1, 10_000)
-    wait_for(lambda: "\ntrains" in task.log_so_far(number))
+    wait_until(lambda: "\ntrains" in task.log_so_far(number))
     request_stop(task.bench.batch, RunId(1, 0))
     assert task.result(number).outcome is Outcome.STOPPED
     number = task.give(2, 10_000)
-    wait_for(lambda: "\ntrains" in task.log_so_far(number))
+    wait_until(lambda: "\ntrains" in task.log_so_far(number))
     os.kill(task.pid, signal.SIGTERM)
     told = task.result(number)
     assert task.worker is not None
-    assert task.worker.wait(30) == 0
+    assert task.worker.wait(PATIENCE_S) == 0
     assert told.interrupted is Interruption.PREEMPTED
     assert all(FORKED in task.log(number) and "told True" in task.log(number) for number in range(3))
     assert limited.progressed
@@ -459,11 +459,11 @@ def test_a_fork_is_told_to_stop_by_its_time_limit_by_request_and_with_its_task(t
 def test_a_task_that_is_told_to_stop_during_the_import_leaves_in_time(task: WarmTask) -> None:
     task.begin("import time\ntime.sleep(600)\n", grace_s=1.0)
     number = task.give(0)
-    wait_for(lambda: "from scratch" in task.log_so_far(number))
+    wait_until(lambda: "from scratch" in task.log_so_far(number))
     os.kill(task.pid, signal.SIGTERM)
     assert task.result(number).interrupted is Interruption.PREEMPTED
     assert task.worker is not None
-    assert task.worker.wait(30) == 0
+    assert task.worker.wait(PATIENCE_S) == 0
     assert task.processes() == []
 
 
@@ -481,12 +481,12 @@ def test_a_warm_process_that_dies_is_followed_by_another(task: WarmTask) -> None
 
 def test_a_run_outlives_the_warm_process(task: WarmTask) -> None:
     task.begin(
-        "import os, time\ndef train(trial):\n    print('trains')\n"
+        "import os, time\ndef train(trial):\n    print('trains', os.getpid())\n"
         "    while not os.path.exists('go'):\n        time.sleep(0.01)\n    return 4\n"
     )
     number = task.give(0)
-    wait_for(lambda: "\ntrains" in task.log_so_far(number))
-    fork = max(task.processes())
+    wait_until(lambda: "\ntrains" in task.log_so_far(number))
+    fork = int(task.printed(number)[-1].split()[1])
     for pid in task.processes():
         if pid not in (task.pid, fork):
             os.kill(pid, signal.SIGKILL)

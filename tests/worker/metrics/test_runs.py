@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import time
-from collections.abc import Callable
 
 import pytest
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store.batch import MetricFile
 from hpcsweep.store.run_files import read_reports
+from tests.waiting import PATIENCE_S, wait_until
 
 from ..conftest import Bench
 
@@ -31,13 +30,6 @@ with open(path, "a") as file:
 FILE = MetricFile("m-{trial}.csv", "csv", "epoch", {"val_error": "val/loss"})
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def reports(bench: Bench, attempt: int = 0) -> list[tuple[int, dict[str, float]]]:
     return [(step, metrics) for step, metrics in read_reports(bench.trial().metrics(0, attempt, 0))]
 
@@ -50,7 +42,7 @@ def test_a_file_is_followed_while_the_program_runs_and_read_to_its_end(bench: Be
     wait_until(lambda: reports(bench) == [(1, {"val_error": 1.0})])
     for epoch in (2, 3):
         (bench.workdir / f"go-{epoch}").touch()
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     (result,) = bench.results()
     assert (result.outcome, result.value, result.step) == (Outcome.COMPLETED, 1 / 3, 3)
     assert reports(bench) == [(epoch, {"val_error": 1 / epoch}) for epoch in (1, 2, 3)]
@@ -65,11 +57,11 @@ def test_rows_of_an_attempt_before_are_not_this_attempts(bench: Bench) -> None:
     (bench.workdir / "go-1").touch()
     wait_until(lambda: reports(bench) == [(1, {"val_error": 1.0})])
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
     for epoch in (2, 3):
         (bench.workdir / f"go-{epoch}").touch()
-    assert bench.start(1).wait(60) == 0
+    assert bench.start(1).wait(PATIENCE_S) == 0
     assert bench.results()[-1].value == 1 / 3
     assert [step for step, _ in reports(bench, 1)] == [1, 2, 3]
 
