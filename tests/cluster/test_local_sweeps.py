@@ -31,13 +31,18 @@ from tests.driver.sweeps import TABLE_9, TABLE_27, TABLE_81, decided, rung_table
 from tests.effort import by_effort
 from tests.waiting import PATIENCE_S, wait_until
 
+#: With HOLD a trial, or "all", goes on after a report only when there is a file `go` or it is told to stop;
+#: with DEAF only when there is the file.
 TRAINER = """\
 import os, time
 
 def train(trial):
+    held = os.environ.get("HOLD") in ("all", str(trial.id))
     for step in trial.steps():
-        time.sleep(float(os.environ.get(f"STEP_S_{trial.id}", os.environ.get("STEP_S", 0))))
+        time.sleep(float(os.environ.get("STEP_S", 0)))
         trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
+        while held and not os.path.exists("go") and not (trial.should_stop and "DEAF" not in os.environ):
+            time.sleep(0.02)
     with trial.checkpoint(trial.resource) as folder:
         (folder / "state").write_text(str(trial.resource))
 
@@ -176,11 +181,12 @@ def starts_in(log: str) -> list[str]:
 
 def test_stop_ends_the_processes_and_launch_resumes(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    driver = start(spec, "launch", spec, *SHORT, STEP_S="2")
+    driver = start(spec, "launch", spec, *SHORT, HOLD="all", DEAF="1")
     wait_until(lambda: bool(ours(folder)))
     stopped = run(spec, "stop", folder)
     assert stopped.returncode == 0, stopped.stderr
     assert f"process {driver.pid}" in stopped.stdout
+    (spec.parent / "go").touch()  # until then the driver waits for its runs
     out, _ = driver.communicate(timeout=PATIENCE_S)
     assert "stopped: stopped by" in out
     assert ours(folder) == []
@@ -196,7 +202,7 @@ def test_stop_ends_the_processes_and_launch_resumes(spec: Path) -> None:
 
 def test_stop_works_without_a_driver(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    assert run(spec, "launch", spec, "--once", STEP_S="2").returncode == 3
+    assert run(spec, "launch", spec, "--once", HOLD="all").returncode == 3
     assert ours(folder)
     stopped = run(spec, "stop", folder)
     assert stopped.stdout == "stopped\n", stopped.stderr
@@ -205,9 +211,9 @@ def test_stop_works_without_a_driver(spec: Path) -> None:
 
 def test_stopping_a_trial_ends_its_run_alone_and_its_task_goes_on(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    shared = ["scheduler={name: fifo, max_resource: 1000}", "budget.trials=3", "cluster.slots=1"]
+    shared = ["scheduler={name: fifo, max_resource: 9}", "budget.trials=3", "cluster.slots=1"]
     options = [word for each in [*shared, "cluster.reuse=true"] for word in ("--set", each)]
-    with start(spec, "launch", spec, *options, STEP_S_0="0.2") as driver:
+    with start(spec, "launch", spec, *options, HOLD="0") as driver:
         wait_until(lambda: any(folder.rglob("metrics-*.jsonl")))
         stopped = run(spec, "stop", folder, "0")
         assert stopped.stdout.startswith(f"stop of trial 0 requested: {folder}"), stopped.stderr
@@ -223,19 +229,20 @@ def finished(folder: Path) -> list[RunFinished]:
 
 
 def test_second_launch_names_the_driver_and_takes_over_after_a_kill(spec: Path) -> None:
-    first = start(spec, "launch", spec, *SHORT, STEP_S="2")
+    first = start(spec, "launch", spec, *SHORT, HOLD="all")
     wait_until(lambda: bool(ours(spec.parent / "results" / "free")))
     second = run(spec, "launch", spec, *SHORT)
     assert second.returncode == 3
     assert re.search(rf"process {first.pid} of \S+ on \S+ is driving this sweep since", second.stderr)
     first.send_signal(signal.SIGKILL)
     first.communicate()
+    (spec.parent / "go").touch()
     assert run(spec, "launch", spec, *SHORT).returncode == 0
 
 
 def test_ctrl_c_leaves_runs_going_and_prints_how_to_resume(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    driver = start(spec, "launch", spec, *SHORT, "--set", "budget={time: 1d}", STEP_S="5")
+    driver = start(spec, "launch", spec, *SHORT, "--set", "budget={time: 1d}", HOLD="all")
     wait_until(lambda: bool(ours(folder)))
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=PATIENCE_S)
@@ -243,6 +250,7 @@ def test_ctrl_c_leaves_runs_going_and_prints_how_to_resume(spec: Path) -> None:
     words = "--set scheduler.max_resource=3 --set 'budget={time: 1d}'"
     assert f"Resume with: hpcsweep launch {spec} {words}\n" in out
     assert ours(folder)
+    (spec.parent / "go").touch()
     assert run(spec, "launch", spec, *SHORT).returncode == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,15 @@ from hpcsweep.views.results import load
 from tests.html.browser import Browser
 from tests.html.trade_offs import ran, trade_off
 from tests.views.folders import ENDED, failed, finished, identity, planned, written
+from tests.waiting import wait_until
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
-INTERACTIVE_MS = 3000
+#: Of the page's own thread: how long other processes have the processor does not count.
+INTERACTIVE_S = 1.5
 #: Runs if anything reads it as HTML or as a script.
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><b>bold</b> &amp;"
 #: Without those of versions that are not chosen.
 _FIGURES = "figure:not([hidden] *)"
-_READY = """
-const done = arguments[0];
-const look = () => {
-  const [mark] = performance.getEntriesByName("hpcsweep-ready");
-  if (mark) done(mark.startTime); else setTimeout(look, 20);
-};
-look();
-"""
 _DRAWN = """
 return [...document.querySelectorAll(".plot")].filter((plot) => !plot.closest("[hidden]")).map((plot) => [
   plot.closest("figure").id,
@@ -140,14 +133,14 @@ def test_the_report_of_2000_trials_is_drawn_without_an_error_or_a_request(
     assert_all_is_well(browser, large, theme="dark" if dark else "light")
 
 
-def test_the_report_of_2000_trials_answers_within_3_seconds(browser: Browser, large: Path) -> None:
-    found = []
-    for _ in range(3):  # another process may have had the processor
-        browser.open(large)
-        found.append(browser.driver.execute_async_script(_READY))
-        if found[-1] < INTERACTIVE_MS:
-            break
-    assert min(found) < INTERACTIVE_MS
+def test_the_report_of_2000_trials_answers_within_seconds(browser: Browser, large: Path) -> None:
+    browser.driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+    browser.open(large)
+    browser.until("return performance.getEntriesByName('hpcsweep-ready').length")
+    metrics = browser.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    browser.driver.execute_cdp_cmd("Performance.disable", {})
+    (worked_s,) = (each["value"] for each in metrics if each["name"] == "TaskDuration")
+    assert 0 < worked_s < INTERACTIVE_S
 
 
 def test_only_figures_in_sight_are_drawn_until_somebody_scrolls(browser: Browser, large: Path) -> None:
@@ -363,9 +356,7 @@ def test_a_figure_is_saved_as_png_and_svg(browser: Browser, small: Path, tmp_pat
     for button in browser.all("#chosen .save button"):
         button.send_keys(Keys.ENTER)
     png, svg = (tmp_path / f"small chosen.{kind}" for kind in ("png", "svg"))
-    end = time.monotonic() + 20
-    while not (png.exists() and svg.exists()) and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_until(lambda: all(file.exists() and file.stat().st_size for file in (png, svg)))
     width = browser.run("return document.querySelector('#chosen .plot')._fullLayout.width")
     header = png.read_bytes()[:24]
     assert header.startswith(b"\x89PNG")
