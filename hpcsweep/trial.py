@@ -69,7 +69,7 @@ class Trial:
         rung: The rung of its bracket that this run is for, from 0.
         bracket: Its bracket.
         seed: For this trial's random numbers; the same in each of its runs.
-        attempt: Which attempt at this run it is, from 0.
+        attempt: Which submission of this run it is, from 0; a requeue by the cluster keeps it.
         resume_from: Folder of the checkpoint to resume from; None: from scratch.
         start: Step of that checkpoint, 0 from scratch.
         checkpoint_dir: Working folder; what is in it when training ends well becomes the checkpoint of

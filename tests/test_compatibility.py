@@ -33,6 +33,10 @@ FINISHED = [archive for archive in ARCHIVES if not archive.endswith("-running")]
 CIRCUMSTANCES = ("node", "job", "attempts", "start_resource", "seconds", "gpu_seconds")
 
 
+#: Attempts of the trials whose tasks were requeued by the cluster, which these versions did not count.
+REQUEUED = {"0.1/every-event": {"9": "2"}, "0.2/every-event": {"9": "3"}}
+
+
 def unpack(tmp_path: Path, archive: str) -> Path:
     """The folder of a sweep as its version left it, but for where it lies."""
     name = archive.partition("/")[2]
@@ -115,6 +119,9 @@ def test_an_earlier_folder_gives_the_tables_that_its_version_gave(tmp_path: Path
         expected = list(csv.DictReader(io.StringIO((root / "expected" / f"{name}.csv").read_text())))
         found = csv.DictReader(io.StringIO(text))
         columns = expected[0] if expected else ()
+        if name == "runs":
+            for row in expected:
+                row["attempts"] = REQUEUED.get(archive, {}).get(row["trial"], row["attempts"])
         assert [{column: row[column] for column in columns} for row in found] == expected
     assert (
         hpcsweep(root, "export", "results", "--format", "json") == (root / "expected/trials.json").read_text()

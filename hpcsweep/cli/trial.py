@@ -156,7 +156,8 @@ def _earlier(rung: Rung) -> Sequence[Attempt]:
 
 
 def _attempt(attempt: Attempt) -> str:
-    restart = f", restart {attempt.restart}" if attempt.restart else ""
+    which = f"attempt {attempt.number}" if attempt.begun else f"before attempt {attempt.number}"
+    restart = f", restart {attempt.restart} of its task" if attempt.restart else ""
     how = attempt.failure or attempt.outcome or attempt.interruption
     assert how is not None
     message = f": {attempt.message}" if attempt.message else ""
@@ -164,7 +165,7 @@ def _attempt(attempt: Attempt) -> str:
     then = f"; then tried again{by}" if attempt.retried else ""
     where = f" at step {attempt.step}" if attempt.step else ""
     where += location(attempt.node, attempt.job, attempt.seconds)
-    return f"  attempt {attempt.attempt + 1}{restart}: {FACTS[how].label}{where}{message}{then}"
+    return f"  {which}{restart}: {FACTS[how].label}{where}{message}{then}"
 
 
 def _hand_over(attempt: Attempt) -> Iterator[str]:
@@ -182,7 +183,7 @@ def _memory(attempt: Attempt) -> Iterator[str]:
 
 
 def _ending(explanation: Explanation, rung: Rung) -> str:
-    where = f" in attempt {rung.batches}" if rung.batches > 1 else ""
+    where = f" in attempt {rung.begun}" if rung.begun > 1 else ""
     if rung.attempts:
         where += location(rung.node, rung.attempts[-1].job, rung.attempts[-1].seconds)
     match rung.status:
@@ -190,7 +191,7 @@ def _ending(explanation: Explanation, rung: Rung) -> str:
             return "waits to be submitted"
         case RunStatus.SUBMITTED:
             blocked = f"; cannot start: {rung.blocked_reason}" if rung.blocked_reason else ""
-            return f"submitted, attempt {rung.batches}{blocked}"
+            return f"submitted, attempt {rung.begun}{blocked}"
         case RunStatus.COMPLETED:
             assert rung.value is not None
             return f"completed{where} with {_values(explanation, rung)}"

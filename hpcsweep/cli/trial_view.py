@@ -88,7 +88,9 @@ class TrialReader:
         return lines + [plain(line) for line in log]
 
     def _story(self, trial: Trial) -> _Story:
-        runs = tuple((run.status, run.attempts, run.batch, run.value, run.last_counted) for run in trial.runs)
+        runs = tuple(
+            (run.status, run.submissions, run.batch, run.value, run.last_counted) for run in trial.runs
+        )
         story = self._stories.get(trial.trial)
         if story is None or story.runs != runs or time.monotonic() - story.at >= OLDEST_S:
             story = self._read(trial.trial, runs)

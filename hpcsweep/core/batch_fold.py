@@ -66,7 +66,7 @@ class BatchFold(SweepFacts):
     def _submitted(self, run_id: RunId, batch: str, task: int) -> None:
         run = self.run(run_id)
         run.batch, run.task = batch, task
-        run.attempts += 1
+        run.submissions += 1
         del self.waiting[run_id]
         self._move(run, RunStatus.SUBMITTED)
 
@@ -125,7 +125,7 @@ class BatchFold(SweepFacts):
         for task in batch.tasks:
             for run_id in task:
                 run = self.run(run_id)
-                run.attempts -= 1
+                run.submissions -= 1
                 run.batch, run.task = "", 0
                 self._wait(run)
 

@@ -62,7 +62,9 @@ class Run(msgspec.Struct, gc=False):
     """One trial trained up to one rung's resource.
 
     Attributes:
-        attempts: How many batches it has been in, abandoned ones not counted.
+        submissions: How many batches it has been in, abandoned ones not counted.
+        begun: How many of its starts have ended, the cluster's requeues included, those that never began not;
+            `last_begun`: `(attempt, restart)` of the last of them.
         faults_without_progress: Interruptions in a row that left no newer checkpoint.
         errors: How often training code failed and it was retried; `timeouts`: time limits reached;
             `cancels`: how often its owner cancelled it on the cluster.
@@ -84,7 +86,7 @@ class Run(msgspec.Struct, gc=False):
     rung: int
     resource: int
     status: RunStatus = RunStatus.WAITING
-    attempts: int = 0
+    submissions: int = 0
     faults_without_progress: int = 0
     errors: int = 0
     timeouts: int = 0
@@ -111,6 +113,13 @@ class Run(msgspec.Struct, gc=False):
     short_guesses: int = 0
     values: tuple[float, ...] = ()
     last_values: tuple[float, ...] = ()
+    begun: int = 0
+    last_begun: tuple[int, int] = (-1, -1)
+
+    @property
+    def attempts(self) -> int:
+        """How often it was begun, as far as its endings tell; where it is submitted, that counts as well."""
+        return self.begun + (self.status is RunStatus.SUBMITTED)
 
     @property
     def id(self) -> RunId:
@@ -139,6 +148,11 @@ class Trial(msgspec.Struct, gc=False):
     stopped: str = ""
     start: int = 0
     repeat: int = 0
+
+    @property
+    def attempts(self) -> int:
+        """How often its runs were begun."""
+        return sum(run.attempts for run in self.runs)
 
     @property
     def last_completed(self) -> Run | None:

@@ -88,6 +88,7 @@ class Facts(NamedTuple):
         broken_training: Within seconds of its start it shows that training as a whole may be broken.
         expected: Nobody need look into it.
         needs_name: `retry` takes it up only where the trial is named.
+        begun: Whether the run had begun where no time is known that it took; None: if its node is known.
     """
 
     label: str
@@ -100,6 +101,7 @@ class Facts(NamedTuple):
     broken_training: bool = False
     expected: bool = False
     needs_name: bool = False
+    begun: bool | None = True
 
     @property
     def ended_well(self) -> bool:
@@ -121,7 +123,11 @@ _IN_A_ROW: Final = (RetryLimit.INFRASTRUCTURE,)
 _CRASHED = Facts("failed", Fault.CONFIGURATION, _NEVER_PROMOTED, lost_time=_FAILED_RUNS, broken_training=True)
 _OUT_OF_MEMORY = _CRASHED._replace(label="out of memory")
 _GIVEN_UP = Facts(
-    "lost for good", Fault.INFRASTRUCTURE, "given up after too many interruptions", lost_time=_FAILED_RUNS
+    "lost for good",
+    Fault.INFRASTRUCTURE,
+    "given up after too many interruptions",
+    lost_time=_FAILED_RUNS,
+    begun=None,
 )
 _CANCELLED = Facts(
     "cancelled for good",
@@ -129,12 +135,13 @@ _CANCELLED = Facts(
     "stays cancelled until `retry` names the trial",
     lost_time=_FAILED_RUNS,
     needs_name=True,
+    begun=None,
 )
 
 #: Every way to end.
 FACTS: Final[Mapping[Ending, Facts]] = {
     Outcome.COMPLETED: Facts("completed", Fault.NOBODY, "its value counts"),
-    Outcome.STOPPED: Facts("stopped early", Fault.NOBODY, "trained no further"),
+    Outcome.STOPPED: Facts("stopped early", Fault.NOBODY, "trained no further", begun=None),
     Outcome.FAILED: _CRASHED,
     Outcome.OUT_OF_MEMORY: _OUT_OF_MEMORY,
     Outcome.LOST: _GIVEN_UP,
@@ -184,6 +191,7 @@ FACTS: Final[Mapping[Ending, Facts]] = {
         _NODES,
         "the job disappeared from the queue without a result",
         suspects_node=True,
+        begun=None,
     ),
     Interruption.CANCELLED: Facts(
         "cancelled by the user",
@@ -192,6 +200,7 @@ FACTS: Final[Mapping[Ending, Facts]] = {
         _IN_A_ROW,
         _CANCELLING,
         "cancelled on the cluster",
+        begun=None,
     ),
     Interruption.CANCELLED_BY_ADMIN: Facts(
         "cancelled by an admin",
@@ -200,6 +209,7 @@ FACTS: Final[Mapping[Ending, Facts]] = {
         _IN_A_ROW,
         _CANCELLING,
         "cancelled by an admin",
+        begun=None,
     ),
     Interruption.OUT_OF_MEMORY: Facts(
         "out of memory, to be retried",
@@ -225,6 +235,7 @@ FACTS: Final[Mapping[Ending, Facts]] = {
         (),
         _NODES,
         "it could never start",
+        begun=False,
     ),
     Interruption.NOT_STARTED: Facts(
         "not begun",
@@ -234,6 +245,7 @@ FACTS: Final[Mapping[Ending, Facts]] = {
         _CANCELLING,
         "its task ended before this run started",
         expected=True,
+        begun=False,
     ),
     Interruption.SWEEP_STOPPED: Facts(
         "cancelled with the sweep",
@@ -243,6 +255,7 @@ FACTS: Final[Mapping[Ending, Facts]] = {
         _CANCELLING,
         "the sweep was stopped",
         expected=True,
+        begun=None,
     ),
 }
 

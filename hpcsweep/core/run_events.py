@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from hpcsweep.core.outcomes import FailureKind, Interruption, Outcome, classify_failure
+from hpcsweep.core.outcomes import FACTS, Ending, FailureKind, Interruption, Outcome, classify_failure
 
 #: One configuration: parameter name -> JSON value. An inactive parameter is absent.
 Config: TypeAlias = dict[str, Any]
@@ -111,7 +111,7 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
     """A run ended for good; counted once.
 
     Attributes:
-        attempt: Which try it was, from 0; `restart` counts the cluster's own requeues of it.
+        attempt: Which submission of the run it was, from 0; `restart` counts the cluster's requeues of it.
         value: The objective, None unless the outcome is `completed`, or `stopped` after a report; the first
             one of several. `values`: all of several objectives, in the order of the spec.
         step: Resource that the trial has reached.
@@ -153,6 +153,11 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
         """What was wrong; None if it did not fail."""
         return classify_failure(self.outcome, self.failure, self.message)
 
+    @property
+    def begun(self) -> bool:
+        """Whether this attempt had begun, as far as is known."""
+        return _has_begun(self.outcome, self)
+
 
 class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     """An attempt ended without a value, and its run goes on later.
@@ -191,6 +196,19 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     guessed: bool = False
     checkpoints: CheckpointSizes | None = None
     started: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether this attempt had begun, as far as is known."""
+        return _has_begun(self.interruption, self)
+
+
+def _has_begun(ending: Ending, event: RunFinished | RunInterrupted) -> bool:
+    """What waited in the queue took no time."""
+    begun = FACTS[ending].begun
+    if event.started is not None or event.seconds:
+        return True
+    return bool(event.node) if begun is None else begun
 
 
 class ParametersSuggested(RunEvent, frozen=True, tag="parameters_suggested", gc=False):

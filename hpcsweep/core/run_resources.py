@@ -40,7 +40,7 @@ class RunContext(NamedTuple):
 
     Attributes:
         resource: Up to which it trains. `start`: the step that it goes on from, as far as that is known.
-        attempt: How many attempts there were before.
+        attempt: How often it was submitted before.
         lacked_mib: The most memory with which the trial ran out of it; 0 if it never did.
         idle_timeouts: How often it reached a time limit without progress.
         short_guesses: How often the run reached one that was guessed.

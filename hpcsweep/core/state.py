@@ -259,7 +259,11 @@ class SweepState(BatchFold):
         run.gpu_seconds += event.gpu_seconds
         run.peak_mib = max(run.peak_mib, event.peak_mib)
         run.unit_seconds = event.unit_seconds or run.unit_seconds
-        run.last_counted = max(run.last_counted, (event.attempt, event.restart))
+        number = (event.attempt, event.restart)
+        run.last_counted = max(run.last_counted, number)
+        if event.begun and number > run.last_begun:  # a late result may follow its interruption
+            run.last_begun = number
+            run.begun += 1
         run.node, run.job = event.node or run.node, event.job or run.job
         self.spent_s += event.seconds
         self.spent_gpu_s += event.gpu_seconds

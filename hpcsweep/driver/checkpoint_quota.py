@@ -160,7 +160,7 @@ class CheckpointQuota:
         if run.trial >= len(self._state.trials):
             return False
         runs = self._state.trials[run.trial].runs
-        return run.rung < len(runs) and runs[run.rung].attempts > 0
+        return run.rung < len(runs) and runs[run.rung].submissions > 0
 
     def _kept_beyond(self, trial: int) -> DiskAmount:
         """What the trial will keep beyond what it holds now."""

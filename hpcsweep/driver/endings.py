@@ -114,7 +114,7 @@ class Endings:
         return Result(
             run.trial,
             run.rung,
-            attempt=run.attempts - 1,
+            attempt=run.submissions - 1,
             restart=given.restart,
             task=given.task,
             message="its task left before this run began",
@@ -158,7 +158,7 @@ class Endings:
         result = Result(
             run.trial,
             run.rung,
-            attempt=run.attempts - 1,
+            attempt=run.submissions - 1,
             restart=batch.assigned[run.id].restart if batch.reuse else next_restart(run),
             task=task,
             seconds=seconds,

@@ -397,7 +397,7 @@ class JobMonitor:
                 continue
             run = self._state.run(run_id)
             result = Result(
-                *run_id, attempt=run.attempts - 1, restart=next_restart(run), task=task, node=state.node
+                *run_id, attempt=run.submissions - 1, restart=next_restart(run), task=task, node=state.node
             )
             result = self._endings.with_progress(run, result)
             reported = young and self._evidence.reported(

@@ -227,7 +227,7 @@ class MetricsPoller:
         return with_reports
 
     def _new(self, run: Run) -> RunReported | None:
-        path = self._layout.trial(run.trial).metrics(run.rung, run.attempts - 1, next_restart(run))
+        path = self._layout.trial(run.trial).metrics(run.rung, run.submissions - 1, next_restart(run))
         try:
             size = path.stat().st_size
         except FileNotFoundError:
@@ -280,7 +280,7 @@ class MetricsPoller:
 
 def next_restart(run: Run) -> int:
     """Number of the first start of its present attempt that is not taken into account."""
-    return run.last_counted[1] + 1 if run.last_counted[0] == run.attempts - 1 else 0
+    return run.last_counted[1] + 1 if run.last_counted[0] == run.submissions - 1 else 0
 
 
 def running_runs(

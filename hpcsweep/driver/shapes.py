@@ -123,7 +123,7 @@ class RunShapes:
             run.resource,
             start,
             run.rung,
-            run.attempts,
+            run.submissions,
             lacked_mib=max(each.lacked_mib for each in trial.runs),
             idle_timeouts=run.idle_timeouts,
             short_guesses=run.short_guesses,

@@ -100,7 +100,7 @@ class Submitter:
         ended = {event.run for event in events if isinstance(event, RunFinished)}
         waiting = sorted(
             (run for run in self._state.waiting if run not in ended and not self._is_held_back(run)),
-            key=lambda run: self._state.run(run).attempts == 0,
+            key=lambda run: self._state.run(run).submissions == 0,
         )
         promoted = [
             RunId(event.trial, event.rung)
@@ -300,7 +300,7 @@ class Submitter:
             rung=run_id.rung,
             bracket=trial.bracket,
             resource=run.resource,
-            attempt=run.attempts - 1,
+            attempt=run.submissions - 1,
             seed=trial_seed(self._settings.seed, run_id.trial),
             config=trial.config,
             parent=trial.parent,

@@ -207,7 +207,7 @@ def _attributes(
         "repeat": trial.repeat or None,
         "node": run.node or None,
         "job": run.job or None,
-        "attempts": sum(run.attempts for run in trial.runs),
+        "attempts": trial.attempts,
         "gpu_seconds": sum(run.gpu_seconds for run in trial.runs),
         "message": printable(run.message) or None,
     }

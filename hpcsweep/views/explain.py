@@ -167,7 +167,7 @@ def _rung(
         run.step,
         run.node,
         run.message,
-        run.attempts,
+        run.submissions,
         tuple(replay.attempts.get(run.rung, ())),
         tuple(Repeat(r.trial, r.status, r.value, r.values) for r in runs) if len(runs) > 1 else (),
         state.value_of(replay.first, run.rung),
@@ -182,6 +182,7 @@ def _rung(
         correlations,
         run.values,
         state.values_of(replay.first, run.rung) if state.value_of(replay.first, run.rung) is not None else (),
+        run.attempts,
     )
 
 
@@ -316,7 +317,12 @@ class TrialReplay:
         if isinstance(event, RunFinished | RunInterrupted) and event.trial == self.trial:
             hand_over = known if isinstance(known, HandOver) else None
             batch = self._so_far.live.get(event.batch)
-            attempt = Attempt.of(event, hand_over, mem_mib=batch.run_mem_mib if batch else None)
+            attempt = Attempt.of(
+                event,
+                hand_over,
+                mem_mib=batch.run_mem_mib if batch else None,
+                number=self._so_far.run(event.run).begun + (not event.begun),
+            )
             self.attempts.setdefault(event.rung, []).append(attempt)
         match event:
             case RunFinished():

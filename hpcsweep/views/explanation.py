@@ -160,7 +160,7 @@ class Creation(msgspec.Struct, frozen=True):
 class Attempt(msgspec.Struct, frozen=True):
     """One try at a run, and how it ended: by an outcome or an interruption."""
 
-    attempt: int  # from 0
+    attempt: int  # which submission of the run it is of, from 0
     restart: int  # the cluster's own requeues of it
     outcome: Outcome | None
     interruption: Interruption | None
@@ -177,6 +177,8 @@ class Attempt(msgspec.Struct, frozen=True):
     first_of_task: bool = False  # since it began, else since its run before
     mem_mib: int | None = None  # memory that it might use, None where the cluster's default or unknown
     peak_mib: int = 0  # and that its processes held at most, 0 where unknown
+    number: int = 1  # among those that began, from 1
+    begun: bool = True  # else it is numbered as the next one that did
 
     @classmethod
     def of(
@@ -185,10 +187,12 @@ class Attempt(msgspec.Struct, frozen=True):
         hand_over: HandOver | None = None,
         *,
         mem_mib: int | None = None,
+        number: int = 1,
     ) -> Attempt:
-        """The attempt that ended with this event; it might use so much memory."""
-        names = ("attempt", "restart", "step", "node", "job", "seconds", "message", "peak_mib")
-        shared = {name: getattr(event, name) for name in names} | {"mem_mib": mem_mib}
+        """The attempt of this number that ended with this event; it might use so much memory."""
+        names = ("attempt", "restart", "step", "node", "job", "seconds", "message", "peak_mib", "begun")
+        shared = {name: getattr(event, name) for name in names}
+        shared |= {"mem_mib": mem_mib, "number": number}
         if hand_over is not None:
             assigned, idle_s, first = hand_over
             shared |= {"assigned": assigned, "idle_s": idle_s, "first_of_task": first}
@@ -248,6 +252,7 @@ class Rung(msgspec.Struct, frozen=True):
     correlations: tuple[RankCorrelation, ...] = ()
     values: tuple[float, ...] = ()
     means: tuple[float, ...] = ()
+    begun: int = 0  # how often its run was begun; once more where that is submitted
 
 
 class BestSoFar(msgspec.Struct, frozen=True):

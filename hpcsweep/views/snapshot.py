@@ -197,7 +197,7 @@ class _LiveTasks:
 def _restart(run: Run) -> int:
     """How often the cluster has requeued the task of the run's newest attempt, as far as is known."""
     attempt, restart = run.last_counted
-    return restart + 1 if attempt == run.attempts - 1 else 0
+    return restart + 1 if attempt == run.submissions - 1 else 0
 
 
 def _leading_numbers(folder: Path) -> list[tuple[int, ...]]:

@@ -45,7 +45,8 @@ def trial_rows(
     """A row for each trial, by number.
 
     `value`, `resource` and `rung` are those of the highest rung that gave a value, `seconds` and
-    `gpu_seconds` what all attempts took; `started` is when the first attempt began, `ended` when the last one
+    `gpu_seconds` what all attempts took. `attempts` tells how often its runs were begun, requeues by the
+    cluster included; see `Run.attempts`. `started` is when the first attempt began, `ended` when the last one
     that has ended did, as far as results tell, in Unix seconds by the clock of the node. What is unknown is
     None.
     With several objectives a row has also all `values` by metric, of its configuration the number of its
@@ -75,7 +76,7 @@ def trial_rows(
                 "metrics": dict(metrics.get(trial.trial, {})),
                 "seconds": sum(run.seconds for run in trial.runs),
                 "gpu_seconds": sum(run.gpu_seconds for run in trial.runs),
-                "attempts": sum(run.attempts for run in trial.runs),
+                "attempts": trial.attempts,
                 "started": started.get(trial.trial),
                 "ended": ended.get(trial.trial),
                 "seed": trial_seed(seed, trial.trial),

@@ -583,7 +583,8 @@ def summary(state: SweepState) -> dict[str, Any]:
                 "config": trial.config,
                 "bracket": trial.bracket,
                 "runs": [
-                    [run.rung, run.resource, run.status.value, run.attempts, run.value] for run in trial.runs
+                    [run.rung, run.resource, run.status.value, run.submissions, run.value]
+                    for run in trial.runs
                 ],
             }
             for trial in state.trials

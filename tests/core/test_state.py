@@ -191,7 +191,7 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
     )
 
     state.apply(planned("b", [(0, 0)], throttle=3))
-    run = Run(0, 0, 1, status=RunStatus.SUBMITTED, attempts=1, batch="b")
+    run = Run(0, 0, 1, status=RunStatus.SUBMITTED, submissions=1, batch="b")
     batch = BatchState("b", 5.0, [[RunId(0, 0)]], 2, 3, "here", {RunId(0, 0)})
     assert (state.run(RunId(0, 0)), list(state.waiting), state.live) == (run, [], {"b": batch})
     assert counts(state) == {"submitted": 1}
@@ -207,8 +207,10 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
         0,
         1,
         status=RunStatus.COMPLETED,
-        attempts=1,
+        submissions=1,
         last_counted=(0, 0),
+        begun=1,
+        last_begun=(0, 0),
         batch="b",
         outcome=Outcome.COMPLETED,
         value=0.25,
@@ -275,9 +277,11 @@ def test_an_interrupted_run_waits_again_and_counts_its_cost_and_its_faults() -> 
         0,
         0,
         1,
-        attempts=1,
+        submissions=1,
         faults_without_progress=1,
         last_counted=(0, 0),
+        begun=1,
+        last_begun=(0, 0),
         batch="b",
         seconds=2.0,
         gpu_seconds=4.0,
@@ -294,6 +298,44 @@ def test_a_run_that_the_cluster_requeues_stays_submitted_in_its_batch() -> None:
     run = state.run(RunId(0, 0))
     assert (run.status, run.last_counted, run.faults_without_progress) == (RunStatus.SUBMITTED, (0, 2), 1)
     assert (list(state.waiting), state.live["b"].unfinished) == ([], {RunId(0, 0)})
+
+
+TAKEN_BACK = RunInterrupted(0, 0, Interruption.PREEMPTED, batch="a", seconds=5.0, requeued=True)
+A, B = planned("a", [(0, 0)]), planned("b", [(0, 0)])
+
+
+@pytest.mark.parametrize(
+    ("events", "attempts"),
+    [
+        ([], 0),
+        ([A], 1),
+        ([A, BatchAbandoned("a", "refused")], 0),
+        ([A, TAKEN_BACK], 2),
+        ([A, TAKEN_BACK, finished(0, 0, 0.5, batch="a", restart=1)], 2),
+        ([A, RunInterrupted(0, 0, Interruption.TIMEOUT, batch="a")], 1),
+        ([A, RunInterrupted(0, 0, Interruption.NOT_STARTED, batch="a", node="n1")], 0),
+        ([A, RunInterrupted(0, 0, Interruption.NOT_STARTED, batch="a", started=5.0)], 1),
+        ([A, RunInterrupted(0, 0, Interruption.SWEEP_STOPPED, batch="a")], 0),
+        ([A, RunInterrupted(0, 0, Interruption.SWEEP_STOPPED, batch="a", node="n1"), B], 2),
+        ([A, RunInterrupted(0, 0, Interruption.CANCELLED, batch="a"), B], 1),
+        # Its result came after all.
+        ([A, RunInterrupted(0, 0, Interruption.LOST, batch="a"), finished(0, 0, 0.5, batch="a")], 1),
+        (
+            [
+                A,
+                RunInterrupted(0, 0, Interruption.LOST, batch="a", node="n1"),
+                finished(0, 0, 0.5, batch="a"),
+            ],
+            1,
+        ),
+        ([TrialStopped(0, "median"), RunFinished(0, 0, Outcome.STOPPED)], 0),
+    ],
+)
+def test_attempts_are_how_often_a_run_was_begun_requeues_included(
+    events: list[AnyEvent], attempts: int
+) -> None:
+    state = SweepState.replay([started(), *created(0), *events])
+    assert (state.run(RunId(0, 0)).attempts, state.trials[0].attempts) == (attempts, attempts)
 
 
 @pytest.mark.parametrize(
@@ -369,13 +411,21 @@ def test_a_failed_run_that_is_retried_waits_with_nothing_counted_against_it() ->
     state.apply(RunRetried(0, 0, "r.json"))
     run = state.run(RunId(0, 0))
     assert run == Run(
-        0, 0, 1, attempts=1, last_counted=(0, 1), batch="a", start=0, seconds=7.0, message="given up"
+        *(0, 0, 1),
+        submissions=1,
+        last_counted=(0, 1),
+        batch="a",
+        start=0,
+        seconds=7.0,
+        message="given up",
+        begun=2,
+        last_begun=(0, 1),
     )
     assert (counts(state), list(state.waiting)) == ({"waiting": 2}, [RunId(1, 0), RunId(0, 0)])
     assert state.requests == {"r.json"}
     state.apply(planned("b", [(0, 0)]))
     state.apply(finished(0, 0, 0.5, batch="b", attempt=1, step=1))
-    assert (counts(state), state.run(RunId(0, 0)).attempts) == ({"waiting": 1, "completed": 1}, 2)
+    assert (counts(state), state.run(RunId(0, 0)).submissions) == ({"waiting": 1, "completed": 1}, 2)
     assert state.best == Best(0, 0, 0.5, 1, {"x": 0})
 
 

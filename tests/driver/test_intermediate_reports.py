@@ -171,7 +171,7 @@ def test_with_at_best_each_report_is_the_best_so_far(
     state = SweepState.replay([STARTED, TrialCreated(0, {"x": 0.5}, 0, 1)])
     state.apply(RunFinished(0, 0, Outcome.COMPLETED, value=5.0 if mode == "max" else 9.0))
     state.apply(TrialPromoted(0, 1, 9))
-    state.run(RunId(0, 1)).attempts = 1
+    state.run(RunId(0, 1)).submissions = 1
     layout = Layout(tmp_path)
     writer = MetricsWriter(layout.trial(0).metrics(1, 0, 0))
     for step, value in ((2, 4.0), (3, 2.0), (4, 6.0)):

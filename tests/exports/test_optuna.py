@@ -94,7 +94,7 @@ def test_attributes_tell_where_a_trial_stands_and_what_else_was_reported(study: 
         "status": "completed",
         "rung": 1,
         "resource": 9,
-        "attempts": 2,
+        "attempts": 3,  # of rung 1 two, as the cluster ran its task again
         "gpu_seconds": 0.0,
         "metrics.acc": 0.2,
     }

@@ -632,7 +632,7 @@ def test_every_attempt_shows_its_outcome_node_and_duration() -> None:
     rung = of(TRIED, 0).rungs[0]
     assert rung.attempts == (
         Attempt(0, 0, None, Interruption.PREEMPTED, 7, "n1", "11_0", 12.0, "preempted (n1)"),
-        Attempt(0, 1, None, Interruption.NODE_FAIL, 0, "n2", "11_0", 0.0, "its node failed"),
+        Attempt(0, 1, None, Interruption.NODE_FAIL, 0, "n2", "11_0", 0.0, "its node failed", number=2),
         Attempt(
             1,
             0,
@@ -646,10 +646,11 @@ def test_every_attempt_shows_its_outcome_node_and_duration() -> None:
             True,
             "17-ada.json",
             FailureKind.LOST,
+            number=3,
         ),
-        Attempt(2, 0, Outcome.COMPLETED, None, 1, "n1", "13_0", 240.0, ""),
+        Attempt(2, 0, Outcome.COMPLETED, None, 1, "n1", "13_0", 240.0, "", number=4),
     )
-    assert (rung.batches, rung.submitted, rung.verdict) == (3, 200.0, Verdict.OPEN)
+    assert (rung.batches, rung.begun, rung.submitted, rung.verdict) == (3, 4, 200.0, Verdict.OPEN)
     begin = [
         "trial 0: x=0",
         "created in bracket 0 at resource 1, submitted 1970-01-01 00:03:20",
@@ -660,29 +661,29 @@ def test_every_attempt_shows_its_outcome_node_and_duration() -> None:
     ]
     earlier = [
         "  attempt 1: preempted at step 7 on n1 (job 11_0, 12 s): preempted (n1)",
-        "  attempt 1, restart 1: node failed on n2 (job 11_0): its node failed",
+        "  attempt 2, restart 1 of its task: node failed on n2 (job 11_0): its node failed",
     ]
-    given_up = "  attempt 2: lost for good on n3 (job 12_0, 2.02 h): given up after 3"
+    given_up = "  attempt 3: lost for good on n3 (job 12_0, 2.02 h): given up after 3"
     retried = f"{given_up}; then tried again by the request 17-ada.json"
     nothing = "no run of the sweep has given a value yet"
     in_this_order = {
         len(BEGUN) + 2: ["rung 0, resource 1: waits to be submitted", *earlier, "  under way", nothing],
-        len(BEGUN) + 3: ["rung 0, resource 1: submitted, attempt 2", *earlier, "  under way", nothing],
+        len(BEGUN) + 3: ["rung 0, resource 1: submitted, attempt 3", *earlier, "  under way", nothing],
         len(BEGUN) + 4: [
-            "rung 0, resource 1: lost for good in attempt 2 on n3 (job 12_0, 2.02 h): given up after 3",
+            "rung 0, resource 1: lost for good in attempt 3 on n3 (job 12_0, 2.02 h): given up after 3",
             *earlier,
             "  never considered, without a value",
             nothing,
         ],
         len(BEGUN) + 6: [
-            "rung 0, resource 1: submitted, attempt 3",
+            "rung 0, resource 1: submitted, attempt 4",
             *earlier,
             retried,
             "  under way",
             nothing,
         ],
         len(TRIED): [
-            "rung 0, resource 1: completed in attempt 3 on n1 (job 13_0, 4 min) with loss 0.25",
+            "rung 0, resource 1: completed in attempt 4 on n1 (job 13_0, 4 min) with loss 0.25",
             *earlier,
             retried,
             (
@@ -766,7 +767,9 @@ def test_the_time_that_a_task_held_its_gpus_without_a_run_is_shown_before_each_o
 def test_every_outcome_has_its_own_text(ending: Outcome | Interruption, words: str) -> None:
     if isinstance(ending, Interruption):
         events = [*BEGUN, RunInterrupted(0, 0, ending, node="n1", message="why")]
-        assert text(events, 0).splitlines()[4] == f"  attempt 1: {words} on n1: why"
+        began = ending not in (Interruption.NEVER_STARTED, Interruption.NOT_STARTED)
+        attempt = "attempt 1" if began else "before attempt 1"
+        assert text(events, 0).splitlines()[4] == f"  {attempt}: {words} on n1: why"
     else:
         events = [*BEGUN, RunFinished(0, 0, ending, node="n1", message="why")]
         assert text(events, 0).splitlines()[3] == f"rung 0, resource 1: {words} on n1: why"

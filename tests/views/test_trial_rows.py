@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 from hpcsweep.cli import app
 from hpcsweep.core.events import Interruption, SweepStarted, TrialCreated
 from hpcsweep.errors import SpecError
+from hpcsweep.html.sections import TrialTable
+from hpcsweep.html.trials import trials as trials_section
 from hpcsweep.store.batch import trial_seed
 from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.results import Results
@@ -51,6 +54,31 @@ def test_a_trial_began_with_its_first_attempt_also_where_that_was_interrupted(tm
     assert (row["started"], row["ended"]) == (120.0, 160.0)
     (row,) = written(tmp_path / "two", [*events, *planned("b", (0, 0)), finished(0, batch="b")]).rows
     assert (row["started"], row["ended"]) == (120.0, 3770.0)
+
+
+def test_attempts_are_the_same_wherever_they_are_shown(tmp_path: Path) -> None:
+    taken_back = interrupted(0, Interruption.PREEMPTED, started=120.0, seconds=40.0, requeued=True)
+    in_the_queue = interrupted(0, Interruption.NOT_STARTED, restart=1, seconds=0.0, node="")
+    events = [STARTED, *created(2), *planned("a", (0, 0), (1, 0)), taken_back, in_the_queue]
+    events += [*planned("b", (0, 0)), finished(0, batch="b", attempt=1, started=900.0)]
+    found = written(tmp_path, events)
+    printed = CliRunner().invoke(app, ["trials", str(found.path), "--json"]).stdout
+    explained = CliRunner().invoke(app, ["explain", str(found.path), "0"]).stdout.splitlines()
+    section = trials_section(found)
+    assert section is not None
+    (table,) = section.blocks
+    assert isinstance(table, TrialTable)
+    (column,) = [each["values"] for each in table.data["columns"] if each["name"] == "attempts"]
+    assert list(column) == [2, 1]
+    assert [row["attempts"] for row in found.rows] == [2, 1]
+    assert [row["attempts"] for row in json.loads(printed)] == [2, 1]
+    assert list(found.trials_dataframe()["attempts"]) == [2, 1]
+    assert list(found.runs["attempts"]) == [2, 1]
+    assert explained[3:6] == [
+        "rung 0, resource 10: completed in attempt 2 on n1 (job 7_0, 60 min) with loss 0.1",
+        "  attempt 1: preempted on n2 (job 7_0, 40 s): told to stop",
+        "  before attempt 2, restart 1 of its task: not begun (job 7_0): told to stop",
+    ]
 
 
 def test_a_row_has_all_that_is_known_of_its_trial(results: Results) -> None:
