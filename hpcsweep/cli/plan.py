@@ -310,9 +310,8 @@ def _script(session: Session, *, runs: int) -> None:
         tasks = min(tasks, target.max_tasks or tasks)
     name = f"{spec.name}-SWEEP-1-1"
     folder = session.layout.batch(name).root
-    capped = first_is_capped(session) and target.shape.gpus > 0
     throttle = min(tasks, target.max_tasks or tasks)
-    batch = Batch(name, folder, tasks, throttle, target.submitted_shape, requeue=not capped)
+    batch = Batch(name, folder, tasks, throttle, target.submitted_shape, requeue=not first_is_capped(session))
     script = target.cluster.script(batch)
     if script is not None:
         typer.echo("")

@@ -22,8 +22,9 @@ def pool_line(pool: Pool) -> str:
 
 
 def is_capped(session: Session, pool: Pool | None) -> bool:
-    """Whether GPU-hours of tasks of this pool (None: of the only one) are capped."""
-    return session.spec.budget.gpu_hours is not None or (pool is not None and pool.max_gpu_s is not None)
+    """Whether GPU-hours of tasks of this pool (None: of the only one) are capped; as `GpuBudget.caps`."""
+    hours = session.spec.budget.gpu_hours, None if pool is None else pool.max_gpu_s
+    return session.target.shape.gpus > 0 and hours != (None, None)
 
 
 def first_is_capped(session: Session) -> bool:

@@ -106,7 +106,7 @@ class Driver:
             settings=settings,
             grace_s=cluster.grace_s,
             evidence=observer,
-            capped=budget.pools.caps,
+            capped=budget.caps,
         )
         planner = self._planner = Planner(
             state, scheduler=scheduler, searcher=searcher, space=space, settings=settings

@@ -58,9 +58,9 @@ class JobMonitor:
         self._grace_s = grace_s
         self._evidence = evidence
         self._endings = Endings(state, settings=settings, evidence=evidence)
-        #: Of a pool: whether what its tasks cost is capped.
+        #: Whether what the tasks of this pool cost is capped; see `GpuBudget.caps`.
         self._capped = capped
-        self._reused = ReusedTasks(state, grace_s=grace_s, endings=self._endings, capped=self._is_capped)
+        self._reused = ReusedTasks(state, grace_s=grace_s, endings=self._endings, capped=capped)
         self._watches: dict[str, BatchWatch] = {}
         #: What the last successful poll showed of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
@@ -187,9 +187,6 @@ class JobMonitor:
     def note(self, effect: Effect, result: EffectResult) -> None:
         if isinstance(effect, Cancel) and effect.pending and result.error is None:
             self._watch(self._state.live[effect.batch]).cancelled_pending.update(effect.tasks)
-
-    def _is_capped(self, batch: BatchState) -> bool:
-        return self._settings.max_gpu_s is not None or self._capped(batch.pool)
 
     def _watch(self, batch: BatchState) -> BatchWatch:
         if batch.name not in self._watches:
@@ -352,7 +349,7 @@ class JobMonitor:
             yield self._endings.interrupted(batch, result, state, requeued=False)
         silent = [run for run in batch.tasks[task] if run in batch.unfinished and run not in ended]
         unknown = task not in watch.gone_at and (state is None or state.seconds is None)
-        if unknown and (silent or batch.lanes > 1) and self._is_capped(batch):
+        if unknown and (silent or batch.lanes > 1) and self._capped(batch.pool):
             # A cap that is to hold counts what a task, or its idle lanes, may have taken.
             watch.charge_unseen(task, batch, until=now)
         if silent:

@@ -23,10 +23,10 @@ class ReusedTasks:
         *,
         grace_s: float,
         endings: Endings,
-        capped: Callable[[BatchState], bool],
+        capped: Callable[[str], bool],
     ) -> None:
         self._state = state
-        #: Whether what the tasks of a batch cost is capped.
+        #: Whether what the tasks of this pool cost is capped.
         self._capped = capped
         self._grace_s = grace_s
         self._endings = endings
@@ -92,7 +92,7 @@ class ReusedTasks:
         unknown = task not in watch.gone_at and (state is None or state.seconds is None)
         if active:
             watch.seen_at[task] = now
-        elif unknown and self._capped(batch):
+        elif unknown and self._capped(batch.pool):
             # A cap that is to hold counts what it may have taken.
             departure = batch.departure(task, newest)
             until = now if departure is None else min(now, departure.left + LEAVING_S)

@@ -60,6 +60,18 @@ def test_plan_shows_the_pools_and_how_the_scripts_of_each_differ(
     assert capsys.readouterr().out == shown
 
 
+def test_without_gpus_the_hours_of_a_pool_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = read_spec(SPEC, source="s.yaml", folder=tmp_path)
+    pools = (SlurmPool(partition="a"), SlurmPool(partition="b", gpu_hours=9.5))
+    shape = TaskResources(gpus=0, time_s=600)
+    where = Target("slurm", "Slurm", SlurmCluster(SlurmOptions(pools=pools)), shape, False, 8)
+    print_pool_scripts(Session(spec, tmp_path, target=where), shape)
+    differ = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("-", "+"))]
+    assert differ == ["- #SBATCH --partition=a", "+ #SBATCH --partition=b"]
+
+
 def test_launch_says_how_a_sweep_goes_on_that_the_hours_of_its_pools_have_ended() -> None:
     spent = PoolBudget([Pool("a", max_gpu_s=3600.0)])
     spent.next_tasks = [NextTask(1, 7200.0)]

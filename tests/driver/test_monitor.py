@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpcsweep.core.cluster_protocol import BlockKind, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.cluster_protocol import BlockKind, Phase, SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchBlocked,
@@ -34,6 +34,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver import DriverConfig
 from hpcsweep.driver.effects import Cancel
 from hpcsweep.driver.job_control import Cancellations
+from hpcsweep.driver.lifecycle import GpuBudget
 from hpcsweep.driver.live_batches import IMPOSSIBLE_AFTER_S, RECORDED_AFTER_S
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
@@ -107,6 +108,7 @@ class Watched:
             settings=self.settings,
             grace_s=self.grace_s,
             evidence=self.evidence,
+            capped=GpuBudget(self.settings, default_time_s=3600).caps,
         )
 
     def batch(self, *tasks: Sequence[int]) -> None:
@@ -1031,8 +1033,9 @@ def test_under_a_budget_a_task_that_vanished_between_two_polls_is_charged_up_to_
     watched: Watched,
 ) -> None:
     charged = []
-    for cap in (None, 1e6):
-        watched.settings = settings(max_gpu_s=cap)
+    # Without GPUs nothing is spent of it.
+    for cap, gpus in ((None, 1), (1e6, 1), (1e6, 0)):
+        watched.settings = settings(max_gpu_s=cap, shape=TaskResources(gpus=gpus), max_idle_faults=9)
         watched.restart()
         watched.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=4.0)}
         watched.observe()
@@ -1040,11 +1043,12 @@ def test_under_a_budget_a_task_that_vanished_between_two_polls_is_charged_up_to_
         watched.observe(30.0)
         event, closed = watched.observe(GRACE_S)
         assert isinstance(event, RunInterrupted)
-        charged.append((event.interruption, event.gpu_seconds, closed))
+        charged.append((event.interruption, event.seconds, closed))
         watched.batch([0])
     assert charged == [
         (Interruption.LOST, 4.0, BatchClosed("b1")),
         (Interruption.LOST, 34.0, BatchClosed("b2")),
+        (Interruption.LOST, 4.0, BatchClosed("b3")),
     ]
 
 
