@@ -1,4 +1,4 @@
-"""When tasks held which node, what they ran there, which waited in the queue: a fold over events. Pure."""
+"""When tasks held which node, what they ran there, which waited in the queue. Pure."""
 
 from __future__ import annotations
 
@@ -6,24 +6,12 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 
 from hpcsweep.core.domains import Floats
-from hpcsweep.core.events import (
-    AnyEvent,
-    BatchClosed,
-    BatchPlanned,
-    BatchSubmitted,
-    RunFinished,
-    RunId,
-    RunInterrupted,
-    RunsAssigned,
-    TaskBegan,
-    TaskLeft,
-    TickSubmitted,
-)
+from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.core.outcomes import Ending
+from hpcsweep.views.task_times import PastRun, TaskStart, TaskTimes
 
 UNKNOWN_NODE: Final = "unknown node"
 
@@ -89,150 +77,75 @@ class Timeline(NamedTuple):
     unplaced: int
 
 
-class _Start(msgspec.Struct):
-    """One start of a task, as far as it is known."""
-
-    began: float | None = None
-    left: float | None = None
-    node: str = ""
-    job: str = ""
-    ended: float = 0.0  # when its newest run did
-    runs: list[tuple[RunId, float, float, Ending | None, bool]] = []
-
-
 def task_timeline(events: Iterable[AnyEvent]) -> Timeline:
-    """What the journal tells of all tasks."""
-    fold = _Fold()
+    """What the journal tells of all tasks, those under way until the newest time that it tells."""
+    times = TaskTimes()
     for event in events:
-        fold.apply(event)
-    return fold.timeline()
+        times.apply(event)
+    unplaced = 0
+    for run, (batch, task, restart, at) in times.given.items():
+        start = times.starts.get(batch, {}).get((task, restart))
+        if start is None or start.began is None:
+            unplaced += 1
+        elif start.left is None and batch not in times.closed:
+            began = max(at, start.began, start.ended)
+            start.runs.append(PastRun(run, began, max(began, times.now), None, about=False))
+    tasks = [
+        _task(times, batch, task, restart, start)
+        for batch, starts in times.starts.items()
+        for (task, restart), start in starts.items()
+        if start.runs or start.began
+    ]
+    tasks.sort(key=lambda task: task.began)
+    return Timeline(tuple(tasks), _waits(times, tasks), unplaced)
 
 
-class _Fold:
-    def __init__(self) -> None:
-        self._now = 0.0
-        self._batches: dict[str, BatchPlanned] = {}
-        self._submitted: dict[str, float] = {}
-        self._closed: set[str] = set()
-        #: By batch, task and restart.
-        self._starts: dict[tuple[str, int, int], _Start] = {}
-        #: Runs that a task has been given and that have not ended; when.
-        self._given: dict[RunId, tuple[tuple[str, int, int], float]] = {}
-
-    def apply(self, event: AnyEvent) -> None:
-        """Take in the next event."""
-        at = getattr(event, "at", None)
-        if isinstance(at, float) and not isinstance(event, TickSubmitted):  # that is when it will tick
-            self._now = max(self._now, at)
-        match event:
-            case BatchPlanned():
-                self._batches[event.batch] = event
-                self._submitted[event.batch] = event.at
-            case BatchSubmitted():
-                self._submitted[event.batch] = event.at
-            case BatchClosed():
-                self._closed.add(event.batch)
-            case TaskBegan():
-                start = self._start(event.batch, event.task, event.restart)
-                start.began, start.node, start.job = event.started or event.at, event.node, event.job
-            case TaskLeft():
-                start = self._start(event.batch, event.task, event.restart)
-                start.left = event.left if event.announced else 0.0  # it was gone before that was noticed
-            case RunsAssigned():
-                key = event.batch, event.task, event.restart
-                self._given |= dict.fromkeys(event.runs, (key, event.at))
-            case RunFinished() | RunInterrupted():
-                self._ended(event)
-            case _:
-                pass
-
-    def _start(self, batch: str, task: int, restart: int) -> _Start:
-        return self._starts.setdefault((batch, task, restart), _Start(runs=[]))
-
-    def _ended(self, event: RunFinished | RunInterrupted) -> None:
-        _, given = self._given.pop(event.run, (None, 0.0))
-        began, about = event.started, False
-        if began is None:
-            if not event.seconds:
-                return  # it never began
-            # The driver learned of its end at about this time.
-            start = self._starts.get((event.batch, event.task, event.restart), _Start())
-            earliest = max(given, start.ended, self._submitted.get(event.batch, 0.0))
-            began, about = max(earliest, self._now - event.seconds), True
-        else:
-            self._now = max(self._now, began + event.seconds)
-        start = self._start(event.batch, event.task, event.restart)
-        start.node, start.job = event.node or start.node, event.job or start.job
-        start.ended = max(start.ended, began + event.seconds)
-        start.runs.append((event.run, began, began + event.seconds, _ending(event), about))
-
-    def timeline(self) -> Timeline:
-        """All tasks, those under way until the newest time that the journal tells."""
-        unplaced = 0
-        for run, (key, at) in self._given.items():
-            start = self._starts.get(key)
-            if start is None or start.began is None:
-                unplaced += 1
-                continue
-            if start.left is None and key[0] not in self._closed:
-                began = max(at, start.began, start.ended)
-                start.runs.append((run, began, max(began, self._now), None, False))
-        tasks = [self._task(key, start) for key, start in self._starts.items() if start.runs or start.began]
-        tasks.sort(key=lambda task: task.began)
-        return Timeline(tuple(tasks), self._waits(tasks), unplaced)
-
-    def _task(self, key: tuple[str, int, int], start: _Start) -> TimedTask:
-        batch, task, restart = key
-        plan = self._batches.get(batch)
-        runs = _in_lanes(sorted(start.runs, key=lambda run: run[1]), plan.lanes if plan else 1)
-        began = min((run.began for run in runs), default=self._now)
-        began = began if start.began is None else min(start.began, began)
-        ended = max((run.ended for run in runs), default=began)
-        if start.began is not None and batch not in self._closed:
-            ended = max(ended, self._now if start.left is None else start.left)
-        elif start.left is not None:
-            ended = max(ended, start.left)
-        return TimedTask(
-            batch,
-            task,
-            restart,
-            start.node or UNKNOWN_NODE,
-            start.job,
-            plan.pool if plan else "",
-            None if restart else self._submitted.get(batch),
-            began,
-            ended,
-            keeps=start.began is not None,
-            lanes=max((run.lane + 1 for run in runs), default=1),
-            nodes=plan.nodes if plan else 1,
-            runs=tuple(runs),
-        )
-
-    def _waits(self, tasks: Iterable[TimedTask]) -> Floats:
-        """Of tasks that have begun, and of those of live batches that have not."""
-        first: dict[tuple[str, int], float] = {}
-        for task in tasks:
-            key = task.batch, task.task
-            first[key] = min(task.began, first.get(key, task.began))
-        waits = [
-            (self._submitted[batch], max(began, self._submitted[batch]))
-            for (batch, _), began in first.items()
-            if batch in self._submitted
-        ]
-        for name, plan in self._batches.items():
-            if name not in self._closed:
-                count = sum((name, task) not in first for task in range(len(plan.tasks)))
-                waits += [(self._submitted[name], self._now)] * count
-        return np.array(waits, dtype=float).reshape(-1, 2)
+def _task(times: TaskTimes, batch: str, task: int, restart: int, start: TaskStart) -> TimedTask:
+    plan = times.plans.get(batch)
+    runs = _in_lanes(sorted(start.runs, key=lambda run: run.began), plan.lanes if plan else 1)
+    began = min((run.began for run in runs), default=times.now)
+    began = began if start.began is None else min(start.began, began)
+    ended = max((run.ended for run in runs), default=began)
+    if start.began is not None and batch not in times.closed:
+        ended = max(ended, times.now if start.left is None else start.left)
+    elif start.left is not None:
+        ended = max(ended, start.left)
+    return TimedTask(
+        batch,
+        task,
+        restart,
+        start.node or UNKNOWN_NODE,
+        start.job,
+        plan.pool if plan else "",
+        None if restart else times.submitted.get(batch),
+        began,
+        ended,
+        keeps=start.began is not None,
+        lanes=max((run.lane + 1 for run in runs), default=1),
+        nodes=plan.nodes if plan else 1,
+        runs=tuple(runs),
+    )
 
 
-def _ending(event: RunFinished | RunInterrupted) -> Ending:
-    if isinstance(event, RunInterrupted):
-        return event.interruption
-    return event.failure_kind or event.outcome
+def _waits(times: TaskTimes, tasks: Iterable[TimedTask]) -> Floats:
+    """Of tasks that have begun, and of those of live batches that have not."""
+    first: dict[tuple[str, int], float] = {}
+    for task in tasks:
+        key = task.batch, task.task
+        first[key] = min(task.began, first.get(key, task.began))
+    waits = [
+        (times.submitted[batch], max(began, times.submitted[batch]))
+        for (batch, _), began in first.items()
+        if batch in times.submitted
+    ]
+    for name, plan in times.plans.items():
+        if name not in times.closed:
+            count = sum((name, task) not in first for task in range(len(plan.tasks)))
+            waits += [(times.submitted[name], times.now)] * count
+    return np.array(waits, dtype=float).reshape(-1, 2)
 
 
-def _in_lanes(runs: Iterable[tuple[RunId, float, float, Ending | None, bool]], most: int) -> list[TimedRun]:
+def _in_lanes(runs: Iterable[PastRun], most: int) -> list[TimedRun]:
     """Runs in the order of their beginning, each in the first lane that is free."""
     free: list[float] = []
     found = []

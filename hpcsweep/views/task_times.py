@@ -1,4 +1,4 @@
-"""How long tasks that keep their GPUs held them without a run: a fold over events. Pure."""
+"""When tasks ran what, and how long those that keep their GPUs held them without a run: a fold. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
     BatchPlanned,
+    BatchSubmitted,
     RunFinished,
     RunId,
     RunInterrupted,
@@ -17,7 +18,9 @@ from hpcsweep.core.events import (
     TaskBegan,
     TaskLeft,
     TasksAllocated,
+    TickSubmitted,
 )
+from hpcsweep.core.outcomes import Ending
 
 
 class HandOver(NamedTuple):
@@ -48,74 +51,132 @@ class Overhead(NamedTuple):
     start_up_gpu_s: float
 
 
-class _Start(msgspec.Struct):
-    """One start of a task: when it began, and its newest run ended; what its runs took."""
+class PastRun(NamedTuple):
+    """An attempt at a run; times in Unix seconds.
 
+    Attributes:
+        ending: None while it is under way.
+        about: When it began is not known exactly.
+    """
+
+    run: RunId
     began: float
     ended: float
-    runs: int = 0
-    seconds: float = 0.0
+    ending: Ending | None
+    about: bool
+
+
+class TaskStart(msgspec.Struct):
+    """One start of a task, as far as it is known; times in Unix seconds.
+
+    Attributes:
+        began: When it took runs; None of a task that does not keep its GPUs.
+        left: When it took none any more; 0 where that was noticed after it was gone.
+        ended: When its newest run did. `gpu_s`: what its runs took.
+    """
+
+    began: float | None = None
+    left: float | None = None
+    node: str = ""
+    job: str = ""
+    ended: float = 0.0
     gpu_s: float = 0.0
+    runs: list[PastRun] = []
 
 
 class TaskTimes:
-    """Takes in all events of a sweep in their order."""
+    """Takes in all events of a sweep in their order.
+
+    Attributes:
+        now: The newest time that the journal tells.
+        plans, submitted: By batch. `closed`: batches that are.
+        starts: By batch, then by task and restart.
+        given: Runs that tasks have been given and that have not ended: batch, task and restart, and when.
+    """
 
     def __init__(self) -> None:
-        self._batches: dict[str, BatchPlanned] = {}
+        self.now = 0.0
+        self.plans: dict[str, BatchPlanned] = {}
+        self.submitted: dict[str, float] = {}
+        self.closed: set[str] = set()
+        self.starts: dict[str, dict[tuple[int, int], TaskStart]] = {}
+        self.given: dict[RunId, tuple[str, int, int, float]] = {}
         self._gpus: dict[tuple[str, int], int] = {}
-        #: By batch, then by task and restart.
-        self._starts: dict[str, dict[tuple[int, int], _Start]] = {}
-        self._given: dict[RunId, float] = {}
 
     def apply(self, event: AnyEvent) -> HandOver | Overhead | None:
-        """What is known now: of a run that has ended, or of a batch that is closed, if its tasks are such."""
+        """What is known now of tasks that keep their GPUs: of a run that has ended, or of a closed batch."""
+        at = getattr(event, "at", None)
+        if isinstance(at, float) and not isinstance(event, TickSubmitted):  # that is when it will tick
+            self.now = max(self.now, at)
         match event:
-            case BatchPlanned() if event.reuse:
-                self._batches[event.batch] = event
-                self._starts[event.batch] = {}
+            case BatchPlanned():
+                self.plans[event.batch] = event
+                self.submitted[event.batch] = event.at
+            case BatchSubmitted():
+                self.submitted[event.batch] = event.at
             case TasksAllocated():
                 self._gpus |= {(event.batch, task): event.gpus for task in event.tasks}
             case TaskBegan():
-                began = event.started or event.at
-                self._starts[event.batch][event.task, event.restart] = _Start(began, began)
-            case TaskLeft() if event.announced:
-                start = self._starts[event.batch][event.task, event.restart]
-                start.ended = max(start.ended, event.left)
+                start = self._start(event)
+                start.began, start.node, start.job = event.started or event.at, event.node, event.job
+            case TaskLeft():
+                self._start(event).left = event.left if event.announced else 0.0
             case RunsAssigned():
-                self._given |= dict.fromkeys(event.runs, event.at)
+                given = event.batch, event.task, event.restart, event.at
+                self.given |= dict.fromkeys(event.runs, given)
             case RunFinished() | RunInterrupted():
                 return self._run_ended(event)
             case BatchClosed():
-                return self._closed(event)
+                self.closed.add(event.batch)
+                return self._overhead(event)
             case _:
                 pass
         return None
 
+    def _start(self, event: TaskBegan | TaskLeft | RunFinished | RunInterrupted) -> TaskStart:
+        starts = self.starts.setdefault(event.batch, {})
+        return starts.setdefault((event.task, event.restart), TaskStart(runs=[]))
+
     def _run_ended(self, event: RunFinished | RunInterrupted) -> HandOver | None:
-        start = self._starts.get(event.batch, {}).get((event.task, event.restart))
-        given = self._given.get(event.run)
-        if start is None or given is None:
-            return None
-        began = max(given, start.ended) if event.started is None else event.started
-        lanes = self._batches[event.batch].lanes
-        idle_s = max(0.0, began - start.ended) if lanes == 1 and event.seconds else None
-        hand_over = HandOver(given, idle_s, first=not start.runs)
-        start.runs += bool(event.seconds)
-        start.ended = max(start.ended, began + event.seconds)
-        start.seconds += event.seconds
-        start.gpu_s += event.gpu_seconds
+        start = self._start(event)
+        free = max(start.began or 0.0, start.ended)
+        *_, given = self.given.pop(event.run, (None, 0.0))
+        if event.started is not None:
+            began = event.started
+            self.now = max(self.now, began + event.seconds)
+        elif given:
+            began = max(given, free)
+        else:  # the driver learned of its end at about this time
+            began = max(free, self.submitted.get(event.batch, 0.0), self.now - event.seconds)
+        hand_over = None
+        if given and start.began is not None:
+            single = self.plans[event.batch].lanes == 1 and event.seconds
+            idle_s = max(0.0, began - free) if single else None
+            hand_over = HandOver(given, idle_s, first=not start.runs)
+        if event.started is not None or event.seconds:  # else it never began
+            start.node, start.job = event.node or start.node, event.job or start.job
+            start.ended = max(start.ended, began + event.seconds)
+            start.gpu_s += event.gpu_seconds
+            run = PastRun(event.run, began, began + event.seconds, _ending(event), event.started is None)
+            start.runs.append(run)
         return hand_over
 
-    def _closed(self, event: BatchClosed) -> Overhead | None:
-        batch = self._batches.get(event.batch)
-        if batch is None:
+    def _overhead(self, event: BatchClosed) -> Overhead | None:
+        plan = self.plans.get(event.batch)
+        if plan is None or not plan.reuse:
             return None
         seconds = gpu_s = 0.0
-        for (task, _), start in self._starts.pop(event.batch).items():
-            held_s = start.ended - start.began
-            gpus = self._gpus.get((event.batch, task), batch.gpus_held or batch.gpus)
-            seconds += max(0.0, held_s - start.seconds)
-            gpu_s += max(0.0, held_s * gpus - start.gpu_s)
+        for (task, _), start in self.starts.get(event.batch, {}).items():
+            if start.began is not None:
+                held_s = max(start.began, start.ended, start.left or 0.0) - start.began
+                gpus = self._gpus.get((event.batch, task), plan.gpus_held or plan.gpus)
+                seconds += max(0.0, held_s - sum(run.ended - run.began for run in start.runs))
+                gpu_s += max(0.0, held_s * gpus - start.gpu_s)
         seconds, gpu_s = min(seconds, event.seconds), min(gpu_s, event.gpu_seconds)
         return Overhead(seconds, gpu_s, event.seconds - seconds, event.gpu_seconds - gpu_s)
+
+
+def _ending(event: RunFinished | RunInterrupted) -> Ending:
+    if isinstance(event, RunInterrupted):
+        return event.interruption
+    return event.failure_kind or event.outcome

@@ -79,6 +79,11 @@ def test_the_time_before_each_run_counts_from_the_run_before_or_the_beginning_of
     ]
 
 
+def test_a_task_may_tell_that_it_leaves_before_its_last_run_is_known_to_have_ended() -> None:
+    events = [*SWEEP[:5], SWEEP[6], SWEEP[5]]
+    assert known(events) == known(SWEEP[:7])
+
+
 def test_what_tasks_took_beyond_their_runs_is_split_into_hand_over_and_start_up() -> None:
     # 90 s held and 60 s trained, 22 and 20, 40 and 30; the cluster counted 62 s beyond the runs.
     [*_, closed] = known([*SWEEP, BatchClosed("b", 62.0, 124.0)])
