@@ -36,7 +36,7 @@ def ax_values(problem: FrontProblem, *, batch: int, evaluations: int, seed: int)
         while (done := len(values)) < evaluations:
             trials = client.get_next_trials(max_trials=min(batch, evaluations - done))
             for trial, config in trials.items():
-                values.append(problem.values(config))
+                values.append(problem.values(dict(config)))
                 client.complete_trial(trial, raw_data=dict(zip(names, values[-1], strict=True)))
             if not trials:
                 break
@@ -50,7 +50,9 @@ def _to_ax(parameter: Parameter) -> Any:
         case Float(low, high, log=False, step=None):
             return RangeParameterConfig(parameter.name, (low, high), "float")
         case Ordinal(values):
-            kind = "int" if all(isinstance(value, int) for value in values) else "float"
-            return ChoiceParameterConfig(parameter.name, list(values), kind, is_ordered=True)
+            whole = all(isinstance(value, int) for value in values)
+            return ChoiceParameterConfig(
+                parameter.name, list(values), "int" if whole else "float", is_ordered=True
+            )
         case domain:
             raise AssertionError(domain)
