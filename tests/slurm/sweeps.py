@@ -16,6 +16,7 @@ from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.folder import ResultsFolder
 from tests.driver.sweeps import decided
 
 from .fixture import PrivateSlurm
@@ -43,13 +44,36 @@ resources: {gpus: 1, cpus: 1, time: 10m}
 cluster: {name: slurm, max_gpus: %d, reuse: false, poll: 1, grace: 5, settle: 5}
 """
 COMMAND = (sys.executable, "-m", "hpcsweep")
+#: Where a trainer can be held.
+STEPS = "    for step in trial.steps():\n"
+HOLD = """\
+        while (%s) and os.path.exists(%r) and not trial.told_to_stop:
+            time.sleep(0.1)
+"""
 
 
 def write_sweep(
-    folder: Path, *, max_resource: int, max_gpus: int, pause: float = 0.0, trainer: str = TRAINER
+    folder: Path,
+    *,
+    max_resource: int,
+    max_gpus: int,
+    pause: float = 0.0,
+    trainer: str = TRAINER,
+    holds: Mapping[str, str] | None = None,
 ) -> Path:
-    """A sweep whose training waits `pause` seconds at each step."""
+    """A sweep whose training waits `pause` seconds at each step.
+
+    What a test does in the middle of it then does happen in the middle, on fast and slow machines: where the
+    condition of a hold, in terms of `trial` and `step`, is true, training waits until the test removes the
+    file of that name from the folder. It does not wait once it is told to stop.
+    """
     folder.mkdir(exist_ok=True)
+    if holds:
+        assert trainer.count(STEPS) == 1
+        trainer = f"import os, time\n{trainer}"
+    for name, condition in (holds or {}).items():
+        (folder / name).touch()
+        trainer = trainer.replace(STEPS, STEPS + HOLD % (condition, str(folder / name)))
     (folder / "trainer.py").write_text(trainer)
     spec = folder / "sweep.yaml"
     spec.write_text(SPEC % (pause, max_resource, max_gpus))
@@ -115,6 +139,12 @@ def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 300)
         began = time.monotonic()
 
 
+def drives(root: Path, process: subprocess.Popen[str]) -> bool:
+    """Whether this process is the driver of the sweep in a results folder."""
+    driver = ResultsFolder(root).driver if root.exists() else None
+    return driver is not None and driver.pid == process.pid
+
+
 class Sweep:
     """A sweep of its own folder on a private cluster; leaving it ends its drivers.
 
@@ -154,6 +184,10 @@ class Sweep:
         wrapper.write_text(f"#!/bin/bash\nreal={real}\n{asks}\n{script}")
         wrapper.chmod(0o755)
         self.env["PATH"] = f"{wrapper.parent}:{self.slurm.env['PATH']}"
+
+    def release(self, hold: str) -> None:
+        """Let training go on that waits there."""
+        (self.folder / hold).unlink()
 
     def launch(self, *options: str, command: tuple[str, ...] = COMMAND) -> subprocess.Popen[str]:
         """Begin it, or carry it on."""

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, RunFinished, SweepEnded
-from hpcsweep.views.folder import ResultsFolder
+from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, RunFinished, SweepEnded, SweepStarted
 
 from .fixture import PrivateSlurm
-from .sweeps import TRAINER, Sweep, finish, outcome, undisturbed, wait_until
+from .sweeps import TRAINER, Sweep, drives, finish, outcome, undisturbed, wait_until
 
 #: Writes down each start of training.
 COUNTING = TRAINER.replace(
@@ -28,38 +27,51 @@ HALVING = "scheduler={name: halving, max_resource: %d, eta: 2}"
 IN_JOBS = """\
 tr '\\0' '\\n' </proc/$PPID/environ | grep -q ^SLURM_JOB_ID= || exec $real "$@"
 """
-#: Each array that is submitted inside a job costs its tick the life, one way or another, three times.
+#: Three times the submission of an array inside a job costs its tick the life: with the worker whose tick it
+#: is, alone before sbatch, and alone after it. What follows a tick job that was killed comes at once.
 KILLS = (
     IN_JOBS
     + """\
-case "${@: -1}" in */tick.sbatch | --begin=*) exec $real "$@";; esac
+case "${@: -1}" in
+*/tick.sbatch) exec $real "$@";;
+--begin=*) exec $real "${@:1:$#-1}";;
+esac
 kills="$(dirname "$0")/kills"
 mkdir -p $kills
 nth=$(ls $kills | wc -l)
 mkdir $kills/$nth || exit 1
-parent=$PPID
-worker=$(awk '{print $4}' /proc/$PPID/stat)
+tick=$PPID
+worker=$(awk '{print $4}' /proc/$tick/stat)
 case $nth in
-0) kill -9 $parent;;
-1) $real "$@"; kill -9 $parent;;
-2) grep -q -- --batch /proc/$parent/cmdline && parent=$worker; kill -9 $parent; sleep 1;;
+0) tr '\\0' ' ' </proc/$tick/cmdline >$kills/0/tick; kill -9 $worker $tick;;
+1) kill -9 $tick;;
+2) $real "$@"; kill -9 $tick;;
 *) exec $real "$@";;
 esac
 """
 )
+#: Tick jobs that wait for their time never come.
+NO_LATER_TICKS = """\
+grep -q '^#SBATCH --begin=' "${@: -1}" && set -- --begin=now+3600 "$@"
+exec $real "$@"
+"""
 REFUSAL = "sbatch: error: Batch job submission failed: Access/permission denied"
 
 
-def made_sweep(slurm: PrivateSlurm, tmp_path: Path, *, most: int = 4, pause: float = 0.1) -> Sweep:
-    """Rungs up to `most` epochs of `pause` seconds, on six GPUs."""
-    made = Sweep(slurm, tmp_path / "detached", HALVING % most, max_gpus=6, pause=pause, trainer=COUNTING)
+def made_sweep(
+    slurm: PrivateSlurm, tmp_path: Path, *, most: int = 4, held: tuple[int, ...] = (1,), **holds: str
+) -> Sweep:
+    """Rungs up to `most` epochs, on six GPUs; those that are `held` wait for the release of `rung-N`."""
+    holds |= {f"rung-{resource}": f"trial.resource == {resource}" for resource in held}
+    halving = HALVING % most
+    made = Sweep(slurm, tmp_path / "detached", halving, max_gpus=6, pause=0.1, trainer=COUNTING, holds=holds)
     made.env["HPCSWEEP_OURS"] = str(tmp_path)
     return made
 
 
 @pytest.fixture
 def sweep(slurm: PrivateSlurm, tmp_path: Path) -> Sweep:
-    """Of three rungs."""
+    """Of three rungs, the first of which is held."""
     return made_sweep(slurm, tmp_path)
 
 
@@ -86,9 +98,9 @@ def outside_jobs(tmp_path: Path) -> list[str]:
     return found
 
 
-def see_to_the_end(sweep: Sweep, timeout_s: float = 150) -> None:
+def see_to_the_end(sweep: Sweep) -> None:
     """Wait for the end that its jobs bring about."""
-    wait_until("the sweep ends by itself", lambda: bool(sweep.of_kind(SweepEnded)), timeout_s)
+    wait_until("the sweep ends by itself", lambda: bool(sweep.of_kind(SweepEnded)))
     assert sweep.of_kind(SweepEnded)[0].reason == "all trials are done", sweep.told("status")
 
 
@@ -114,38 +126,49 @@ def started(sweep: Sweep) -> Counter[str]:
 
 
 def test_a_detached_sweep_of_four_rungs_finishes_by_itself(slurm: PrivateSlurm, tmp_path: Path) -> None:
+    """The last result of a rung promotes: it is not left to a job a minute later."""
     sweep = made_sweep(slurm, tmp_path, most=8)
+    sweep.put_before("sbatch", NO_LATER_TICKS)
     out = detach(sweep)
-    assert not sweep.of_kind(SweepEnded), "it stayed until the end"
     assert outside_jobs(tmp_path) == []
     assert "Follow it with: hpcsweep status results/free; end it with: hpcsweep stop results/free" in out
+    sweep.release("rung-1")
     see_to_the_end(sweep)
     assert outside_jobs(tmp_path) == []
     wait_until("no job of it is left", lambda: not sweep.slurm.squeue(states="pending,running"))
     check_whole(sweep, most=8)
     assert set(started(sweep).values()) == {1}
-    ends: dict[int, float] = {}
-    for event in sweep.of_kind(RunFinished):
-        assert event.started is not None
-        ends[event.rung] = max(ends.get(event.rung, 0.0), event.started + event.seconds)
-    submitted = [event.at for event in sweep.of_kind(BatchSubmitted)]
-    waited = [after - ends[rung] for rung, after in enumerate(submitted[1:])]
-    assert len(waited) == 3
-    assert max(waited) < 30, "the last result promotes, and not a job a minute later"
+    assert len(sweep.of_kind(BatchSubmitted)) == 4
     assert (sweep.root / "ticks.log").read_text() == ""
 
 
-def test_it_finishes_although_ticks_and_their_workers_are_killed(sweep: Sweep, tmp_path: Path) -> None:
+def test_it_finishes_although_ticks_and_their_workers_are_killed(slurm: PrivateSlurm, tmp_path: Path) -> None:
+    sweep = made_sweep(slurm, tmp_path, held=(), others="trial.id < 3", last="trial.id == 3")
     sweep.put_before("sbatch", KILLS)
     detach(sweep)
+    name = f"free-{sweep.of_kind(SweepStarted)[0].sweep}-tick"
+    slurm.run("scancel", f"--name={name}")
+    sweep.release("others")
+    array = sweep.of_kind(BatchSubmitted)[0].job
+
+    def ended() -> int:
+        return [row.job for row in slurm.squeue(states="completed")].count(array)
+
+    wait_until("three tasks have ended", lambda: ended() == 3)
+    # Without the tick job that comes in a minute, only the last task can be the first that submits.
+    slurm.run("scancel", f"--name={name}")
+    sweep.release("last")
     see_to_the_end(sweep)
-    assert len(list((sweep.folder / "wrappers" / "kills").iterdir())) >= 4
+    kills = sweep.folder / "wrappers" / "kills"
+    assert sorted(path.name for path in kills.iterdir()) == ["0", "1", "2", "3"]
+    assert " --batch " in (kills / "0" / "tick").read_text(), "it was the tick of a task"
     check_whole(sweep)
     assert set(started(sweep).values()) == {1}
     assert len(sweep.of_kind(BatchAbandoned)) == 2, "two were killed before sbatch was called"
 
 
-def test_any_number_of_drivers_on_one_folder_do_no_harm(sweep: Sweep, tmp_path: Path) -> None:
+def test_any_number_of_drivers_on_one_folder_do_no_harm(slurm: PrivateSlurm, tmp_path: Path) -> None:
+    sweep = made_sweep(slurm, tmp_path, held=(1, 4))
     two = [sweep.launch("--detach"), sweep.launch("--detach")]
     said = [process.communicate(timeout=120)[0] for process in two]
     assert [process.returncode for process in two] == [3, 3], said
@@ -163,7 +186,11 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(sweep: Sweep, tmp_path: 
     thread = threading.Thread(target=cron)
     thread.start()
     try:
-        finish(sweep.launch())
+        foreground = sweep.launch()
+        sweep.release("rung-1")
+        wait_until("the launch drives", lambda: drives(sweep.root, foreground))
+        sweep.release("rung-4")
+        finish(foreground)
     finally:
         over.set()
         thread.join()
@@ -177,24 +204,19 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(sweep: Sweep, tmp_path: 
 def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(
     slurm: PrivateSlurm, tmp_path: Path
 ) -> None:
-    # On a loaded machine a launch begins late.
-    sweep = made_sweep(slurm, tmp_path, most=8, pause=3.0)
+    sweep = made_sweep(slurm, tmp_path, held=(1, 2))
     detach(sweep)
     foreground = sweep.launch()
-
-    def drives() -> bool:
-        driver = ResultsFolder(sweep.root).driver
-        return driver is not None and driver.pid == foreground.pid
-
-    wait_until("the launch drives", drives)
-    submitted = len(sweep.of_kind(BatchSubmitted))
-    wait_until("it promotes", lambda: len(sweep.of_kind(BatchSubmitted)) > submitted)
-    assert drives()
+    wait_until("the launch drives", lambda: drives(sweep.root, foreground))
+    sweep.release("rung-1")
+    wait_until("it promotes", lambda: len(sweep.of_kind(BatchSubmitted)) == 2)
+    assert drives(sweep.root, foreground)
     foreground.kill()
     foreground.communicate()
     wait_until("nothing of it is left outside of jobs", lambda: outside_jobs(tmp_path) == [])
+    sweep.release("rung-2")
     see_to_the_end(sweep)
-    check_whole(sweep, most=8)
+    check_whole(sweep)
     assert set(started(sweep).values()) == {1}
 
 
@@ -203,6 +225,7 @@ def test_where_compute_nodes_may_not_submit_the_sweep_waits_for_a_launch(
 ) -> None:
     sweep.put_before("sbatch", IN_JOBS + f"echo '{REFUSAL}' >&2; exit 1\n")
     detach(sweep)
+    sweep.release("rung-1")
     wait_until("the first rung ends", lambda: len(sweep.of_kind(RunFinished)) == 4)
     wait_until("its jobs are over", lambda: not slurm.squeue(states="running,completing"))
     wait_until("it is said", lambda: REFUSAL in str(sweep.status()["reason"]))
