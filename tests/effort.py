@@ -14,8 +14,11 @@ IN_CI: Final = os.environ.get("HPCSWEEP_TEST_EFFORT") == "ci"
 #: Set by the option, before tests are collected.
 exhaustive = False
 
-# A machine with much else to do is slow; that is no fault of a test.
-settings.register_profile("hpcsweep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A machine with much else to do is slow; that is no fault of a test. In CI examples are the same each time,
+# since what a change is judged by must not depend on luck; elsewhere each run tries others.
+settings.register_profile(
+    "hpcsweep", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=IN_CI
+)
 settings.load_profile("hpcsweep")
 
 

@@ -8,10 +8,12 @@ from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
 from hpcsweep.core.cluster_protocol import Cluster
 from hpcsweep.testing.clusters import ClusterConformance
+from tests.waiting import PATIENCE_S
 
 
 class TestLocal(ClusterConformance):
     finds = False
+    timeout_s = PATIENCE_S
 
     def connect(self, sweep: SweepRequest) -> Cluster:
         return LocalCluster(slots=3, environment=sweep.variables)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -145,7 +144,10 @@ def test_of_two_processes_for_one_task_one_works_and_is_followed(site: Site) -> 
     second._known_batches.add("b")
     site.phases(second)
     site.began(3)
-    time.sleep(0.5)  # the processes that lost have left by now
+    begun = {task.pid for cluster in (first, second) for task in cluster._tasks.values()}
+    lost = begun - set(site.workers())
+    assert len(lost) == 3
+    wait_until(lambda: all(start_time(pid) is None for pid in lost))
     assert site.phases(second) == [Phase.RUNNING] * 3
     site.go()
     wait_until(lambda: site.phases(second) == [Phase.COMPLETED] * 3)

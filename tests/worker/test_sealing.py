@@ -351,7 +351,8 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_checkpoint(tmp_p
 
 # --------------------------------------------------------------------------- with a worker
 
-#: Saves in place, piece by piece, a file that holds its step many times; then reports it.
+#: Saves in place, piece by piece, a file that holds its step many times; then reports it. After some steps it
+#: rests longer and longer: on a slow machine, too, it is copied then.
 WRITES = """
 import os, sys, time
 out, start, resource = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -361,6 +362,7 @@ if start:
     assert len(words) == 2000 and len(set(words)) == 1, "torn"
     step = int(words[0])
 print("from", step, flush=True)
+first = step
 while step < resource:
     step += 1
     with open(f"{out}/model", "w") as file:
@@ -369,7 +371,7 @@ while step < resource:
             file.flush()
             time.sleep(0.002)
     print(f"epoch {step} error {1 / step}", flush=True)
-    time.sleep(0.5)
+    time.sleep(0.5 * 1.2 ** max(0, step - first - 4))
 """
 COMMAND = f"{sys.executable} writes.py {{checkpoint_dir}} {{resume_from}} {{resource}}"
 
@@ -426,7 +428,6 @@ def test_a_program_is_not_ended_at_its_resource_while_it_saves(bench: Bench) -> 
         import sys, time
         for step in range(1, 100):
             print(f"epoch {step} error {1 / step}", flush=True)
-            time.sleep(0.1)
             with open(f"{sys.argv[1]}/model", "w") as file:
                 file.write(f"{step} ")
                 file.flush()

@@ -437,13 +437,13 @@ LISTENS = """
 
 
 def test_a_fork_is_told_to_stop_by_its_time_limit_by_request_and_with_its_task(task: WarmTask) -> None:
-    task.begin(LISTENS)
-    limited = task.do(0, 10_000, time_s=2)
-    assert (limited.outcome, limited.interrupted) == (None, Interruption.TIMEOUT)
-    number = task.give(1, 10_000)
+    task.begin(LISTENS, notice_s=PATIENCE_S)
+    number = task.give(0, 10_000)
     wait_until(lambda: "\ntrains" in task.log_so_far(number))
-    request_stop(task.bench.batch, RunId(1, 0))
+    request_stop(task.bench.batch, RunId(0, 0))
     assert task.result(number).outcome is Outcome.STOPPED
+    limited = task.do(1, 10_000, time_s=2)  # the import took no time of it
+    assert (limited.outcome, limited.interrupted) == (None, Interruption.TIMEOUT)
     number = task.give(2, 10_000)
     wait_until(lambda: "\ntrains" in task.log_so_far(number))
     os.kill(task.pid, signal.SIGTERM)
