@@ -17,6 +17,7 @@ from hpcsweep.cli.terminal import raw, sanitize
 from hpcsweep.core.cluster_protocol import Phase
 from hpcsweep.core.events import (
     AnyEvent,
+    BatchPlanned,
     Outcome,
     RunFinished,
     RunRetried,
@@ -43,7 +44,7 @@ from hpcsweep.views.format import (
 )
 from hpcsweep.views.progress import RungCount, RungCounts, SweepProgress, journal_counts
 from hpcsweep.views.run_times import Rung, RunTimes
-from hpcsweep.views.tasks import activity_counts, begun_runs, live_tasks
+from hpcsweep.views.tasks import activity_counts, begun_runs, live_tasks, submitted_runs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,7 +86,7 @@ class LogDisplay(Progress):
         self.rungs = RungCounts()
         self.state = SweepState()
         self._times = RunTimes()
-        self._news: list[RunFinished | SweepStarted | SweepResumed] = []
+        self._news: list[BatchPlanned | RunFinished | SweepStarted | SweepResumed] = []
         self._trained = 0
         self._changed = False
         self._failure: RunFinished | None = None
@@ -101,7 +102,7 @@ class LogDisplay(Progress):
         self.rungs.apply(event)
         self._changed = True
         match event:
-            case SweepStarted() | SweepResumed():
+            case SweepStarted() | SweepResumed() | BatchPlanned():
                 self._news.append(event)
             case RunFinished():
                 self._news.append(event)
@@ -141,6 +142,9 @@ class LogDisplay(Progress):
         """Take in the runs that have ended: by now the state has their trials."""
         news, self._news = self._news, []
         for event in news:
+            if isinstance(event, BatchPlanned):
+                self._times.plan(event)
+                continue
             if not isinstance(event, RunFinished):
                 self._times.resume(event.at)
                 continue
@@ -148,7 +152,8 @@ class LogDisplay(Progress):
             rung = trial.below(event.rung), trial.runs[event.rung].resource
             self._trained += rung[1] - rung[0]
             at = time.time() if event.started is None else event.started + event.seconds
-            self._times.add(at, rung, event.seconds, completed=event.outcome is Outcome.COMPLETED)
+            completed = event.outcome is Outcome.COMPLETED
+            self._times.add(at, rung, event.seconds, completed=completed, batch=event.batch)
 
     def _outlook(self) -> str:
         """The share of the training that is done, and when the rest will be."""
@@ -432,7 +437,7 @@ def estimate_end(plan: Plan, progress: SweepProgress, *, now: float) -> End:
 
 
 def _left_s(times: RunTimes, state: SweepState, left: Mapping[Rung, int], *, now: float) -> float | None:
-    return times.left_s(left, now=now, begun=begun_runs(state, now=now))
+    return times.left_s(left, now=now, begun=begun_runs(state, now=now), submitted=submitted_runs(state))
 
 
 def _clock(at: float, *, now: float) -> str:

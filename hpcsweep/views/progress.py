@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
+    BatchPlanned,
     BatchSubmitted,
     Outcome,
     RunFinished,
@@ -213,6 +214,8 @@ class SweepProgress:
                 self._resumed_at = self.now = max(self.now, event.at)
                 self._ended_before = len(self.ended)
                 self.times.resume(self.now)
+            case BatchPlanned():
+                self.times.plan(event)
             case BatchSubmitted() | BatchAbandoned():
                 self._newest_answer = event
             case RunFinished():
@@ -240,7 +243,9 @@ class SweepProgress:
         runs, below = trial.runs, trial.below(event.rung)
         units = runs[event.rung].resource - below
         completed = event.outcome is Outcome.COMPLETED
-        self.times.add(at, (below, runs[event.rung].resource), event.seconds, completed=completed)
+        self.times.add(
+            at, (below, runs[event.rung].resource), event.seconds, completed=completed, batch=event.batch
+        )
         self.ended.append(
             EndedRun(at, event.run, event.value, event.step, units, state.spent_s, state.spent_gpu_s)
         )

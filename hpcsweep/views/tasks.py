@@ -116,6 +116,16 @@ def begun_runs(state: SweepState, *, now: float) -> list[BegunRun]:
     ]
 
 
+def submitted_runs(state: SweepState) -> Iterator[BegunRun]:
+    """The runs of arrays in which each task has its own, and when these were submitted; they may wait."""
+    for batch in state.live.values():
+        if not batch.reuse and batch.job is not None:
+            for run_id in (run for task in batch.tasks for run in task if run in batch.unfinished):
+                run = state.run(run_id)
+                rung = state.trials[run.trial].below(run.rung), run.resource
+                yield BegunRun(rung, batch.planned_at)
+
+
 def activity_counts(tasks: Iterable[LiveTask]) -> dict[str, int]:
     """How many tasks do what."""
     counts = Counter(task.activity for task in tasks)

@@ -191,7 +191,7 @@ best        loss 0.11 (trial 6 at step 3)  ██▇▇▆▆▆▅▅▅▅▅�
             lr=0.857143 optimizer=adam
 runs        12 runs completed, 1 failed, 2 running, 2 pending
 recent pace 19.5 runs/h
-end         in about 37.9 min, 02:17; at most 9 runs left
+end         in about 23.8 min, 02:03; at most 9 runs left
 cost        4.33 of 20 GPU-hours  █████████······························· 22%
 
 2nd         loss 0.12 (trial 7 at step 3)  lr=1 optimizer=adam
@@ -272,7 +272,7 @@ def test_a_large_terminal_has_two_columns(tmp_path: Path) -> None:
                 "recent pace 19.5 runs/h",
                 "5th         loss 0.4 (trial 5 at step 1)  lr=0.714286 optimizer=adam",
             ),
-            ("end         in about 37.9 min, 02:17; at most 9 runs left", ""),
+            ("end         in about 23.8 min, 02:03; at most 9 runs left", ""),
             (
                 "cost        4.33 of 20 GPU-hours  ██████····················· 22%",
                 "running     trial 10 rung 0: no report yet on n1 (2 min)",
@@ -312,7 +312,7 @@ best        loss 0.11 (trial 6 at step 3)  ▇▆▅▄▂▁▁▁▁▁▁▁�
             lr=0.857143 optimizer=adam
 runs        12 runs completed, 1 failed, 2 running, 2 pendi…
 recent pace 19.5 runs/h
-end         in about 37.9 min, 02:17; at most 9 runs left
+end         in about 23.8 min, 02:03; at most 9 runs left
 cost        4.33 of 20 GPU-hours  ████················ 22%
 bracket 0   9x1 (1 failed) > 3x3
 bracket 1   3 █===·· 1/5 2 running
@@ -500,7 +500,7 @@ def test_the_end_is_told_as_the_first_of_what_would_end_it(tmp_path: Path) -> No
         "{name: hyperband, max_resource: 9, iterations: null}",
     )
     cases = {
-        (bracket, "{}"): "in about 37.9 min, 02:17; at most 9 runs left",
+        (bracket, "{}"): "in about 23.8 min, 02:03; at most 9 runs left",
         (bracket, "{time: 1h}"): "in about 20 min, 02:00 by budget.time; at most 9 runs left",
         (bracket, "{gpu_hours: 4.5}"): "in about 92 s, 01:41 by budget.gpu_hours; at most 9 runs left",
         (endless, "{time: 3d}"): "in about 2.97 days, Sun 04 Jan 01:00 by budget.time; open-ended",

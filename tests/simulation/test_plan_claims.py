@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,14 @@ from hpcsweep.core.events import AnyEvent, Config, RunFinished, TickSubmitted
 from hpcsweep.schedulers.rungs import max_asha_runs
 from hpcsweep.session.makespan import makespan
 from hpcsweep.simulation import simulate
+from hpcsweep.spec import SweepSpec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.progress import SweepProgress
 from tests.simulation.specs import curve_of, falling, spec_of, write_spec
 
+SIMULATED = "cluster.simulated."
+FIFO = "scheduler={name: fifo, max_resource: 9}"
 TROUBLED = ("cluster.simulated.failures=0.2", "cluster.simulated.preemptions=3", "retries.training=1")
 CLAIMS = {
     "fifo": ["scheduler={name: fifo, max_resource: 3}", "budget.trials=7"],
@@ -101,24 +105,56 @@ def test_a_sweep_that_only_a_budget_ends_has_no_makespan(tmp_path: Path) -> None
         ((0.5, 0.75, 0.9), ["scheduler={name: hyperband, max_resource: 27}"]),
         # Near the end it hangs on whether one more is promoted.
         ((0.5, 0.75), ["scheduler={name: asha, max_resource: 9}", "budget.trials=40"]),
-        ((0.5, 0.75, 0.9), ["scheduler={name: fifo, max_resource: 9}", "budget.trials=14"]),
+        ((0.5, 0.75, 0.9), [FIFO, "budget.trials=14"]),
         ((0.5, 0.75, 0.9), ["scheduler={name: pbt, population: 6, interval: 3, max_resource: 15}"]),
+        # Tasks that keep their GPUs wait once.
+        (
+            (0.75, 0.9),
+            ["scheduler={name: fifo, max_resource: 9}", "budget.trials=14", f"{SIMULATED}wait=600"],
+        ),
     ],
-    ids=["hyperband", "asha", "fifo", "pbt"],
+    ids=["hyperband", "asha", "fifo", "pbt", "fifo after a wait"],
 )
 def test_the_end_is_foretold_from_runs_that_have_ended_and_that_go_on(
     tmp_path: Path, shares: tuple[float, ...], overrides: list[str]
 ) -> None:
     folder = tmp_path / "results"
-    spec = spec_of(tmp_path, "cluster.reuse=true", "cluster.simulated.startup=30", *overrides)
+    spec = spec_of(tmp_path, "cluster.reuse=true", f"{SIMULATED}startup=30", *overrides)
     simulate(spec, falling, folder=folder)
     events = read_journal(Layout(folder)).events
-    whole = SweepProgress.replay(events)
     for share in shares:
-        now = whole.began + share * (whole.now - whole.began)
-        known = itertools.takewhile(lambda event: told_at(event) <= now, events)  # noqa: B023
-        found = estimate_end(plan_of(spec), SweepProgress.replay(known), now=now)
-        assert found.seconds == pytest.approx(whole.now - now, rel=0.3), share
+        assert foretold(spec, events, share) == pytest.approx(1, rel=0.3), share
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "{name: hyperband, max_resource: 27}",
+        "{name: fifo, max_resource: 9}",
+        "{name: pbt, population: 6, interval: 3, max_resource: 15}",
+    ],
+)
+def test_the_end_is_foretold_where_each_run_is_a_task_that_waits_for_another_to_end(
+    tmp_path: Path, scheduler: str
+) -> None:
+    trials = ["budget.trials=14"] if "fifo" in scheduler else []
+    spec = spec_of(
+        tmp_path, "cluster.reuse=false", f"{SIMULATED}startup=30", f"scheduler={scheduler}", *trials
+    )
+    simulate(spec, falling, folder=tmp_path / "results")
+    events = read_journal(Layout(tmp_path / "results")).events
+    for share in (0.5, 0.75, 0.9):
+        assert foretold(spec, events, share) == pytest.approx(1, rel=0.05), share
+
+
+def foretold(spec: SweepSpec, events: Sequence[AnyEvent], share: float) -> float:
+    """The estimated time that is left after such a share of the whole, to what it took."""
+    whole = SweepProgress.replay(events)
+    now = whole.began + share * (whole.now - whole.began)
+    known = itertools.takewhile(lambda event: told_at(event) <= now, events)
+    found = estimate_end(plan_of(spec), SweepProgress.replay(known), now=now)
+    assert found.seconds is not None
+    return found.seconds / (whole.now - now)
 
 
 def told_at(event: AnyEvent) -> float:
