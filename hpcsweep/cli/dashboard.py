@@ -18,6 +18,7 @@ from hpcsweep.cli.terminal import sanitize
 from hpcsweep.cli.trial import ordinal
 from hpcsweep.core.events import FailureKind, Interruption
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.objectives import Objectives
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.text import plural
 from hpcsweep.views.format import (
@@ -206,7 +207,8 @@ def _leaders(view: StatusSnapshot) -> list[Line]:
 
 
 def _running(view: StatusSnapshot) -> Panel:
-    shown = [_running_line(run) for run in view.shown]
+    objectives = view.progress.state.objectives
+    shown = [_running_line(run, objectives) for run in view.shown]
     total = len(view.running)
 
     def lines(most: int) -> list[Line]:
@@ -218,12 +220,16 @@ def _running(view: StatusSnapshot) -> Panel:
     return Panel(min(3, most), most, lines)
 
 
-def _running_line(shown: RunningRun) -> Line:
+def _running_line(shown: RunningRun, objectives: Objectives) -> Line:
     run = shown.run
     step = "no report yet" if shown.step is None else f"{shown.step}/{run.resource}"
-    value = "" if shown.value is None else f"  {number(shown.value)}"
+    values = ", ".join(
+        (f"{metric} " if objectives.several else "") + number(shown.values[metric])
+        for metric in objectives.metrics
+        if metric in shown.values
+    )
     where = location(shown.node, "", shown.seconds or 0.0)
-    text = f"trial {run.trial} rung {run.rung}: {step}{value}{where}"
+    text = f"trial {run.trial} rung {run.rung}: {step}{values and f'  {values}'}{where}"
     return labelled("running", text, pick=Pick("running", run.trial))
 
 

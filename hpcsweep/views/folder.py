@@ -198,9 +198,7 @@ class ResultsFolder:
         if not any(batch.reuse for batch in state.live.values()):
             return None
         tasks = live_tasks(state, now=self.progress.now if state.simulated else now)
-        return activity_counts(tasks) | {
-            "each": [task_record(task, self.layout, state.metric) for task in tasks]
-        }
+        return activity_counts(tasks) | {"each": [task_record(task, self.layout) for task in tasks]}
 
     def status(self, *, now: float) -> dict[str, Any]:
         """The summary that `status --json` prints."""

@@ -30,11 +30,11 @@ Queue = Callable[[Sequence[BatchState]], Mapping[TaskId, TaskState]]
 
 
 class RunningRun(NamedTuple):
-    """A run under way, with step and objective of its newest report; None or empty where unknown."""
+    """A run under way, with the step of its newest report and each objective; None or empty where unknown."""
 
     run: Run
     step: int | None
-    value: float | None
+    values: Mapping[str, float]
     node: str
     seconds: float | None  # since its task began, or was given it
 
@@ -140,11 +140,11 @@ class StatusPoller:
 
     def _newest_report(self, run: Run, at_work: LiveTask | None, now: float) -> RunningRun:
         task = self._queued.get(TaskId(run.batch, run.task))
-        layout, metric = self.layout.trial(run.trial), self._progress.state.metric
-        step, value = newest_report(layout, run.rung, metric) or (None, None)
+        metrics = self._progress.state.objectives.metrics
+        step, values = newest_report(self.layout.trial(run.trial), run.rung, metrics) or (None, {})
         if at_work is not None:
-            return RunningRun(run, step, value, at_work.node, max(0.0, now - at_work.since))
-        return RunningRun(run, step, value, task.node if task else "", task.seconds if task else None)
+            return RunningRun(run, step, values, at_work.node, max(0.0, now - at_work.since))
+        return RunningRun(run, step, values, task.node if task else "", task.seconds if task else None)
 
 
 class _LiveTasks:

@@ -6,7 +6,7 @@ import enum
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -132,7 +132,7 @@ def activity_counts(tasks: Iterable[LiveTask]) -> dict[str, int]:
     return {activity.value: counts[activity] for activity in Activity}
 
 
-def task_record(task: LiveTask, layout: Layout, metric: str) -> dict[str, Any]:
+def task_record(task: LiveTask, layout: Layout) -> dict[str, Any]:
     """A task as `status --json` has it; of each of its runs the step of the newest report."""
     return {
         "batch": task.id.batch,
@@ -146,7 +146,7 @@ def task_record(task: LiveTask, layout: Layout, metric: str) -> dict[str, Any]:
                 "trial": run.trial,
                 "rung": run.rung,
                 "resource": run.resource,
-                "step": (newest_report(layout.trial(run.trial), run.rung, metric) or (None,))[0],
+                "step": (newest_report(layout.trial(run.trial), run.rung) or (None,))[0],
             }
             for run in task.runs
         ],
@@ -161,15 +161,21 @@ def queue_waits(state: SweepState) -> dict[str, float] | None:
     return {"tasks": len(waits), "median": round(statistics.median(waits), 1), "last": round(waits[-1], 1)}
 
 
-def newest_report(trial: TrialLayout, rung: int, metric: str) -> tuple[int, float | None] | None:
-    """Step of a run's newest report, and the newest value of the metric; None without any report."""
+def newest_report(
+    trial: TrialLayout, rung: int, metrics: Sequence[str] = ()
+) -> tuple[int, dict[str, float]] | None:
+    """Step of a run's newest report, and the newest values of these metrics; None without any report."""
     newest: int | None = None
+    values: dict[str, float] = {}
     for file in reversed([file for file in metrics_files(trial, Skipped()) if file.rung == rung]):
         for report in reversed(_last_reports(file.path)):
             newest = report.step if newest is None else newest
-            if metric in report.metrics:
-                return newest, report.metrics[metric]
-    return None if newest is None else (newest, None)
+            for metric in metrics:
+                if metric in report.metrics:
+                    values.setdefault(metric, report.metrics[metric])
+            if len(values) == len(metrics):
+                return newest, values
+    return None if newest is None else (newest, values)
 
 
 def _last_reports(path: Path) -> list[Report]:

@@ -55,6 +55,7 @@ from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.progress import SweepProgress
 from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot
 from tests.cluster.programs import Programs, row
@@ -375,6 +376,32 @@ def test_brackets_that_are_over_give_way_to_those_under_way(
     expected = [f"bracket {bracket}  2x3" for bracket in short]
     expected += [f"bracket {bracket}  3 {'·' * 34} 0/2" for bracket in ladders]
     assert brackets == [f"{'':12}{more}", *expected]
+
+
+def test_running_tasks_show_each_objective_that_they_have_reported(tmp_path: Path) -> None:
+    objectives = [{"metric": "loss", "mode": "min"}, {"metric": "latency_ms", "mode": "min"}]
+    events: list[AnyEvent] = [
+        SweepStarted("cafe01", "lr", START, {"objective": objectives}),
+        *(TrialCreated(trial, {"lr": 0.5}, 0, 9) for trial in range(2)),
+        BatchPlanned("c", START, ((RunId(0, 0),), (RunId(1, 0),)), 1, 9, "slurm"),
+        BatchSubmitted("c", "70", START),
+    ]
+    folder = tmp_path / "s"
+    reports: list[list[dict[str, float]]] = [
+        [{"latency_ms": 60, "loss": 0.5}, {"loss": 0.25}],
+        [{"loss": 0.75}],
+    ]
+    for trial, reported in enumerate(reports):
+        writer = MetricsWriter(Layout(folder).trial(trial).metrics(0, 0, 0))
+        for step, values in enumerate(reported, start=1):
+            writer.write(step, values)
+        writer.close()
+    running = {task: TaskState(Phase.RUNNING, node="n1", seconds=120.0) for task in range(2)}
+    shown = lines(view_of(folder, events, running), None, 100, 30)
+    assert [line for line in shown if line.startswith("running")] == [
+        "running     trial 0 rung 0: 2/9  loss 0.25, latency_ms 60 on n1 (2 min)",
+        "running     trial 1 rung 0: 1/9  loss 0.75 on n1 (2 min)",
+    ]
 
 
 def test_text_of_others_is_shown_and_never_obeyed(tmp_path: Path) -> None:

@@ -138,8 +138,8 @@ def test_the_queue_gives_node_time_and_pending_reason(sweep: Sweep) -> None:
     sweep.begin(0, 1)  # task 1 was preempted: its log is there, and it waits again
     sweep.report(0, 0.9, 0.7)
     view = sweep.poll()
-    assert [(one.run.trial, one.step, one.value, one.node, one.seconds) for one in view.shown] == [
-        (0, 2, 0.7, "n1", 65.0)
+    assert [(one.run.trial, one.step, one.values, one.node, one.seconds) for one in view.shown] == [
+        (0, 2, {"loss": 0.7}, "n1", 65.0)
     ]
     assert view.pending == {"Priority": 2, "Resources": 1}
     assert (view.ended, view.problem) == ({"preempted": 2}, "")
@@ -230,11 +230,11 @@ def test_vanishing_files_are_no_error(sweep: Sweep) -> None:
     sweep.add(*BEGUN)
     sweep.begin(0, 1)
     sweep.report(0, 0.5)
-    assert sweep.poll().shown[0].value == 0.5
+    assert sweep.poll().shown[0].values == {"loss": 0.5}
     shutil.rmtree(sweep.layout.batches)
     shutil.rmtree(sweep.layout.trials)
     view = sweep.poll()
-    assert [(one.step, one.value) for one in view.shown] == [(None, None)]
+    assert [(one.step, one.values) for one in view.shown] == [(None, {})]
     assert dict(view.pending) == {"": 4}
 
 
@@ -263,24 +263,24 @@ def test_files_of_trials_that_do_not_run_are_not_read(sweep: Sweep, monkeypatch:
 
 def test_the_newest_report_is_that_of_the_newest_attempt_at_the_rung(sweep: Sweep) -> None:
     trial = sweep.layout.trial(3)
-    assert newest_report(trial, 0, "loss") is None
+    assert newest_report(trial, 0, ["loss"]) is None
     sweep.report(3, 0.9, 0.8, 0.7)
-    assert newest_report(trial, 0, "loss") == (3, 0.7)
+    assert newest_report(trial, 0, ["loss"]) == (3, {"loss": 0.7})
     sweep.report(3, 0.95, attempt=1)
-    assert newest_report(trial, 0, "loss") == (1, 0.95)
+    assert newest_report(trial, 0, ["loss"]) == (1, {"loss": 0.95})
     sweep.report(3, attempt=2)
-    assert newest_report(trial, 0, "loss") == (1, 0.95)
-    assert newest_report(trial, 1, "loss") is None
+    assert newest_report(trial, 0, ["loss"]) == (1, {"loss": 0.95})
+    assert newest_report(trial, 1, ["loss"]) is None
 
 
 def test_only_the_end_of_a_long_metrics_file_is_read_and_torn_lines_are_skipped(sweep: Sweep) -> None:
     path = sweep.report(3, *[number / 10 for number in range(5000)])
     with path.open("ab") as file:
         file.write(b'{"step": 5001, "accuracy": 1}\n{"step": 50')
-    assert newest_report(sweep.layout.trial(3), 0, "loss") == (5001, 499.9)
-    assert newest_report(sweep.layout.trial(3), 0, "never") == (5001, None)
+    assert newest_report(sweep.layout.trial(3), 0, ["loss"]) == (5001, {"loss": 499.9})
+    assert newest_report(sweep.layout.trial(3), 0, ["never", "accuracy"]) == (5001, {"accuracy": 1})
     path.write_bytes(b'{"step": "x", "loss": 1}\n')
-    assert newest_report(sweep.layout.trial(3), 0, "loss") is None
+    assert newest_report(sweep.layout.trial(3), 0, ["loss"]) is None
 
 
 # --------------------------------------------------------------------------- the folder
