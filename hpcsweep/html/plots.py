@@ -284,7 +284,7 @@ class Plots:
         self._check_started(method)
         section = make(self._results)
         blocks = section.blocks if section else ()
-        figures = [figure for figure in _figures(blocks) if name in ("", figure.id)]
+        figures = [figure for figure in figures_of(blocks) if name in ("", figure.id)]
         if section is None or len(figures) <= nth:
             reason = why if isinstance(why, str) else why()
             raise FigureError(f"{self._results.name}: plot.{method}: {reason}")
@@ -300,13 +300,13 @@ class Plots:
         }
 
 
-def _figures(blocks: Sequence[Block]) -> Iterator[Figure]:
+def figures_of(blocks: Sequence[Block]) -> Iterator[Figure]:
     """Those that the page shows at first."""
     for block in blocks:
         if isinstance(block, Figure):
             yield block
         elif isinstance(block, Alternatives):
-            yield from _figures(block.versions[block.shown])
+            yield from figures_of(block.versions[block.shown])
 
 
 def _plotly(figure: Figure, title: str, configurations: Mapping[int, str]) -> go.Figure:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hpcsweep import html
 from hpcsweep.core.events import SweepStarted
 from hpcsweep.errors import FigureError, SpecError
+from hpcsweep.html import plots
 from hpcsweep.html.curves import curves
-from hpcsweep.html.plots import Plots
+from hpcsweep.html.page import SECTIONS
+from hpcsweep.html.plots import Plots, figures_of
 from hpcsweep.html.rungs import rungs
-from hpcsweep.views.results import Results
+from hpcsweep.views.results import Results, load
 from tests.html.hand_made_sweeps import HALVING, Ran, figure, sweep
 from tests.html.trade_offs import journal
+from tests.test_compatibility import unpack
 from tests.views.folders import identity, written
 
 NAMES = [name for name in vars(Plots) if not name.startswith("_")]
@@ -76,10 +83,42 @@ def test_the_contour_is_of_the_parameters_that_were_asked_for(results: Results) 
         results.plot.progress("steps")  # type: ignore[arg-type]
 
 
-def test_values_are_compared_at_the_resource_that_was_asked_for(tmp_path: Path) -> None:
+def twenty(folder: Path) -> Results:
+    """Enough trials at two rungs to tell which parameters matter."""
     runs = [Ran(trial, resource, 1.0 / resource + trial) for resource in (3, 9) for trial in range(20)]
     configs = {trial: {"lr": trial / 2, "width": trial % 10, "kind": "plain"} for trial in range(20)}
-    results = sweep(tmp_path, runs, space=SPACE, configs=configs)
+    return sweep(folder, runs, space=SPACE, configs=configs)
+
+
+def test_every_figure_of_the_report_has_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds a figure to the page adds a method to `Plots`, and a sweep here that shows it."""
+    monkeypatch.setattr(plots, "_plotly", lambda figure, title, configurations: figure)
+    texts = [
+        path.read_text() for path in Path(html.__file__).parent.glob("*.py") if path.stem != "comparison"
+    ]
+    known = {name for text in texts for name in re.findall(r'\bFigure\(\s*f?"([^"{]+)', text)}
+    shown = set()
+    for results in (
+        twenty(tmp_path / "twenty"),
+        written(tmp_path / "several", journal()),
+        load(unpack(tmp_path, "0.2/every-event") / "results"),
+    ):
+        drawn = set()
+        for method in (
+            *(getattr(results.plot, name) for name in NAMES),
+            partial(results.plot.progress, "cost"),
+        ):
+            with contextlib.suppress(FigureError):
+                drawn.add(method().id)
+        sections = [section for make in SECTIONS if (section := make(results)) is not None]
+        of_the_page = {each.id for section in sections for each in figures_of(section.blocks)}
+        assert of_the_page == drawn
+        shown |= {name for name in known for id_ in of_the_page if id_.startswith(name)}
+    assert shown == known
+
+
+def test_values_are_compared_at_the_resource_that_was_asked_for(tmp_path: Path) -> None:
+    results = twenty(tmp_path)
     for resource in (3, 9):
         found = results.plot.slices(resource=resource), results.plot.contour("lr", "width", resource=resource)
         assert all(f"at resource {resource}" in each.layout.meta["caption"] for each in found)
