@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ LATE: Final = 0.25
 CLOSE: Final = 0.01
 #: So many are needed for a word about the others.
 LEAST: Final = 5
+_WIDER: Final = "a wider range may have better ones"
 
 
 class Verdict(NamedTuple):
@@ -46,7 +47,8 @@ def verdict(progress: SweepProgress, space: Space) -> list[Verdict]:
     if state.objectives.several:
         from hpcsweep.views.front_verdict import front_sentences
 
-        return [*(Verdict(text, asks) for text, asks in front_sentences(progress)), *_low_rungs(state)]
+        sentences = [Verdict(text, asks) for text, asks in front_sentences(progress)]
+        return [*sentences, *_bounds_of_front(state, space), *_low_rungs(state)]
     valued = sorted(valued_configurations(state), key=lambda each: state.value_key(each.trial) or ())
     return [
         _best(state, best),
@@ -124,20 +126,36 @@ def _bounds(space: Space, valued: Sequence[Best]) -> list[Verdict]:
     """Parameters at an end of their domain in the best configuration and in half of the best ones."""
     if len(valued) < LEAST:
         return []
-    leading = valued[:AMONG]
-    said = []
+    return [
+        Verdict(f"{end} in the best and in {sum(at)} of the {len(at)} best: {_WIDER}.", True)
+        for end, at in _at_ends(space, valued[:AMONG])
+        if at[0] and sum(at) >= len(at) / 2
+    ]
+
+
+def _bounds_of_front(state: SweepState, space: Space) -> list[Verdict]:
+    """Parameters at an end of their domain in half of the configurations on the front."""
+    from hpcsweep.views.fronts import front_of
+
+    front = front_of(state)
+    if front is None or not front.feasible or len(front.members) < LEAST:
+        return []
+    return [
+        Verdict(f"{end} in {sum(at)} of the {len(at)} on the front: {_WIDER}.", True)
+        for end, at in _at_ends(space, front.members)
+        if sum(at) >= len(at) / 2
+    ]
+
+
+def _at_ends(space: Space, leading: Sequence[Best]) -> Iterator[tuple[str, list[bool]]]:
+    """Each end of each numeric domain, in words, and which configurations are there."""
     for parameter in space.columns:
         domain = parameter.domain
-        if not isinstance(domain, Float | Int):
-            continue
-        ends = (float(domain.low), float(domain.high))
-        for end, name in zip(ends, ("lower", "upper"), strict=True):
-            at = [_near(each.config.get(parameter.name), end, ends, log=domain.log) for each in leading]
-            if at[0] and sum(at) >= len(at) / 2:
-                where = f"{parameter.name} is at its {name} end ({value_text(end)})"
-                often = f"in the best and in {sum(at)} of the {len(at)} best"
-                said.append(Verdict(f"{where} {often}: a wider range may have better ones.", True))
-    return said
+        if isinstance(domain, Float | Int):
+            ends = (float(domain.low), float(domain.high))
+            for end, name in zip(ends, ("lower", "upper"), strict=True):
+                at = [_near(each.config.get(parameter.name), end, ends, log=domain.log) for each in leading]
+                yield f"{parameter.name} is at its {name} end ({value_text(end)})", at
 
 
 def _near(value: object, end: float, ends: tuple[float, float], *, log: bool) -> bool:

@@ -32,6 +32,16 @@ def sentences(results: Results) -> list[tuple[str, bool]]:
     return [(each.text, each.advice) for each in verdict(results.folder.progress, results.space)]
 
 
+def test_a_parameter_that_ends_at_its_bound_in_half_of_the_front_is_named(tmp_path: Path) -> None:
+    runs = [ran(trial, 0.1 + 0.1 * trial, 60.0 + trial) for trial in range(6)]
+    for at_end, named in ((3, True), (2, False)):
+        configs = {trial: {"x": 10.0 if trial < at_end else 3.0 + trial / 10} for trial in range(6)}
+        results = trade_off(tmp_path / str(at_end), runs, configs=configs)
+        at = f"x is at its upper end (10) in {at_end} of the 6 on the front"
+        bound = f"{at}: a wider range may have better ones."
+        assert ((bound, True) in sentences(results)) is named
+
+
 def test_the_figure_has_the_front_its_picks_and_who_is_infeasible(tmp_path: Path) -> None:
     section = front(trade_off(tmp_path))
     found = figure(section)
