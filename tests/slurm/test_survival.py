@@ -298,6 +298,7 @@ def test_a_requeue_of_a_whole_array_is_lived_through_by_each_of_its_tasks(
         finish(driver)
         every_run_once(sweep, 6)
         assert interruptions(sweep) == {("preempted", True): 4}
+        assert sorted(sweep.runs["attempts"]) == [1, 1, 2, 2, 2, 2]
         assert Counter(sweep.epochs()).most_common(1)[0][1] == 1, "an epoch with a checkpoint is not repeated"
 
 
