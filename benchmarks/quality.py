@@ -75,13 +75,11 @@ from benchmarks.quality_fronts import (
     hypervolumes,
     print_fronts,
 )
-from benchmarks.quality_functions import OPTUNA, regret
+from benchmarks.quality_functions import BEFORE, OPTUNA, regret
 from benchmarks.quality_priors import BELIEFS, SEARCHERS, SOON, prior_verdicts
 from benchmarks.quality_verdicts import Table, Verdict, curve_verdicts, function_verdicts, print_table
 
 OURS: Final = ("random", "sobol", "tpe", "gp", "cmaes", "evolution", "auto")
-#: Searchers of the version in the folder `--before` are named `before:gp`.
-BEFORE: Final = "before:"
 EVALUATIONS: Final = 160
 FUNCTIONS: Final = (*PROBLEMS, *HELD_OUT)
 OPTUNA_TPE: Final = f"{OPTUNA}TPESampler"

@@ -27,6 +27,8 @@ from hpcsweep.searchers import make_searcher
 
 #: Samplers of Optuna are named `optuna:TPESampler`.
 OPTUNA: Final = "optuna:"
+#: Searchers of an earlier version are named `before:gp`.
+BEFORE: Final = "before:"
 
 
 def regret(name: str, method: str, *, batch: int, evaluations: int, seed: int) -> float:

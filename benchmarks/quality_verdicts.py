@@ -9,11 +9,14 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from benchmarks.problems import PROBLEMS
+from benchmarks.quality_functions import BEFORE
 
 #: Share of the functions on which `tpe` is to be no worse than Optuna's TPE: 7 of 10.
 SHARE: Final = 0.7
 #: Of the time of Hyperband with random search, what Hyperband with `tpe` may need.
 MOST_TIME: Final = 0.6
+#: Of the regret of an earlier version, what the same searcher may have in the geometric mean.
+MOST_REGRET: Final = 1.15
 LEARNING: Final = ("tpe", "gp", "cmaes", "evolution", "auto")
 
 
@@ -99,7 +102,11 @@ def _mean(table: Table, batch: int, method: str, baseline: str) -> str:
     positive = [ratio for ratio in ratios if ratio]
     if not positive:
         return "-"
-    return f"({_format_ratio(math.exp(sum(map(math.log, positive)) / len(positive)))})"
+    return f"({_format_ratio(_geometric_mean(positive))})"
+
+
+def _geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
 # --------------------------------------------------------------------------- verdicts
@@ -125,7 +132,24 @@ def function_verdicts(table: Table, *, ours: Sequence[str], peer: str) -> list[V
         *(_lower_on_smooth(table, batch) for batch in sorted(table.batches)),
         _auto_is_second_at_least(table, [name for name in ours if name != "auto"]),
         *(_beats(table, name, "random") for name in LEARNING),
+        *(_no_worse_than_before(table, name) for name in table.methods if name.startswith(BEFORE)),
     ]
+
+
+def _no_worse_than_before(table: Table, earlier: str) -> Verdict:
+    """All functions and batches together."""
+    today = earlier.removeprefix(BEFORE)
+    ratios = [
+        (f"{name}/{batch}", table.ratio(name, batch, today, earlier))
+        for batch in sorted(table.batches)
+        for name in table.problems
+    ]
+    found = [(name, ratio) for name, ratio in ratios if ratio]
+    claim = f"{today} has at most {MOST_REGRET} of the regret of {earlier}"
+    if not found:
+        return Verdict(claim, None, "")
+    mean = _geometric_mean([ratio for _, ratio in found])
+    return Verdict(claim, mean <= MOST_REGRET, f"{mean:.2f} in the geometric mean ({_format_ratios(found)})")
 
 
 def _no_worse(table: Table, batch: int, method: str, peer: str) -> Verdict:

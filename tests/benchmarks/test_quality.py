@@ -13,10 +13,10 @@ from numpy.random import default_rng
 
 import hpcsweep
 from benchmarks.problems import PROBLEMS, Curves, hartmann_curves
-from benchmarks.quality import BEFORE, OPTUNA_TPE, OURS, Result, Task, main, run_tasks
+from benchmarks.quality import OPTUNA_TPE, OURS, Result, Task, main, run_tasks
 from benchmarks.quality_ax import AX, AX_INSTALLED
 from benchmarks.quality_curves import ReferenceASHA, Sweep, full_training, target, time_to_target
-from benchmarks.quality_functions import regret
+from benchmarks.quality_functions import BEFORE, regret
 from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
 from hpcsweep.core.events import Outcome, RunFinished, TrialCreated, TrialPromoted
 from hpcsweep.core.protocols import Promote, Scheduler, Start
@@ -221,6 +221,19 @@ def test_verdicts_on_functions_count_wins_and_name_losses() -> None:
         "evolution beats random: not measured",
         "auto beats random: reached, 2 of 2",
     ]
+
+
+def test_a_searcher_is_held_against_its_earlier_version_on_all_functions_together() -> None:
+    found: dict[str, dict[str, float | None]] = {
+        "branin": {"gp": 2.0, f"{BEFORE}gp": 1.0},
+        "levy": {"gp": 1.0, f"{BEFORE}gp": 2.0},
+    }
+    claim = "gp has at most 1.15 of the regret of before:gp"
+    *_, verdict = function_verdicts(table_of(16, found), ours=OURS, peer=OPTUNA_TPE)
+    assert str(verdict) == f"{claim}: reached, 1.00 in the geometric mean (branin/16 2.00, levy/16 0.50)"
+    found["levy"]["gp"] = 1.5
+    *_, verdict = function_verdicts(table_of(16, found), ours=OURS, peer=OPTUNA_TPE)
+    assert str(verdict) == f"{claim}: NOT reached, 1.22 in the geometric mean (branin/16 2.00, levy/16 0.75)"
 
 
 def test_verdicts_on_learning_curves_want_every_problem() -> None:
