@@ -394,13 +394,35 @@ def test_acquire_fails_if_a_third_process_acquired_meanwhile(
 
     def overtaken(self: Journal, entry: Header | Commit | Released) -> None:
         append(self, entry)
-        if self is slow:
+        if self is slow and isinstance(entry, Header):
             processes.die()
             session(layout, notes(1))
 
     monkeypatch.setattr(Journal, "_append", overtaken)
     with pytest.raises(HeldError, match="another driver is starting"):
         slow.acquire()
+    assert events(layout) == notes(0, 1)
+
+
+def test_who_gave_up_is_not_taken_for_the_driver_by_others_that_gave_up(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session(layout, notes(0))
+    slow = Journal.open(layout)
+    append = Journal._append
+
+    def meets_another(self: Journal, entry: Header | Commit | Released) -> None:
+        append(self, entry)
+        if isinstance(entry, Header):
+            (layout.journal / f"{self.number + 1:06d}.jsonl").touch()
+
+    with monkeypatch.context() as racing:
+        racing.setattr(Journal, "_append", meets_another)
+        with pytest.raises(HeldError, match="another driver is starting"):
+            slow.acquire()
+    monkeypatch.setattr("hpcsweep.store.journal._RELEASED", set())  # as another process sees it
+    assert current_driver(read_journal(layout)) is None
+    session(layout, notes(1))
     assert events(layout) == notes(0, 1)
 
 

@@ -118,6 +118,10 @@ class Journal:
             fsync_dir(self.layout.journal)
             self.check()
         except BaseException as error:
+            if isinstance(error, SupersededError):
+                # Others that give up at the same moment must not take this process for the driver.
+                with contextlib.suppress(FolderError):
+                    self._append(Released(round(time.time(), 3)))
             self._fd = -1
             self._failed = True
             _RELEASED.add(path)
