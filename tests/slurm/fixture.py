@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+#: How long a daemon may take for anything, on a machine that is busy.
+WAIT_S = 120.0
 NODES = ("n1", "n2", "n3", "n4")
 GPUS_PER_NODE = 4
 CPUS_PER_NODE = 16
@@ -185,11 +187,11 @@ def _reserve_ports(n: int) -> dict[int, int]:
     return reserved
 
 
-def _wait(what: str, condition: Callable[[], bool], timeout_s: float) -> None:
-    end = time.monotonic() + timeout_s
+def _wait(what: str, condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"private Slurm: {what}: not within {timeout_s:g} s")
+            raise TimeoutError(f"private Slurm: {what}: not within {WAIT_S:g} s")
         time.sleep(0.1)
 
 
@@ -266,7 +268,7 @@ class PrivateSlurm:
             self.start_controller()
             for node in NODES:
                 self.start_node(node)
-            _wait("all nodes idle", self.idle, 30)
+            _wait("all nodes idle", self.idle)
         except BaseException as error:
             logs = self.last_log_lines()
             self.stop()
@@ -296,7 +298,7 @@ class PrivateSlurm:
             if not self._alive(node):
                 self.start_node(node)
         self.cancel_all()
-        _wait("all nodes idle again", self._resumed, 40)
+        _wait("all nodes idle again", self._resumed)
 
     def _resumed(self) -> bool:
         """Whether all nodes are idle; those that are down are asked to resume, once they have registered."""
@@ -312,7 +314,7 @@ class PrivateSlurm:
     def start_controller(self) -> None:
         """Start slurmctld (it reads the state that it left); back when it answers."""
         self._spawn("slurmctld", ["slurmctld", "-D", "-f", str(self.conf)])
-        _wait("slurmctld answers", lambda: self._answers("slurmctld", "scontrol", "ping"), 20)
+        _wait("slurmctld answers", lambda: self._answers("slurmctld", "scontrol", "ping"))
 
     def kill_node(self, node: str) -> None:
         """KILL the node's slurmd at once; the processes of its jobs live on."""
@@ -332,7 +334,7 @@ class PrivateSlurm:
         env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         return {**env, "SLURM_CONF": str(self.conf), "LC_ALL": "C"}
 
-    def run(self, *argv: str, check: bool = True, timeout_s: float = 30) -> str:
+    def run(self, *argv: str, check: bool = True, timeout_s: float = 120) -> str:
         """Run a client program; its stdout. With `check`, a failure raises with its stderr."""
         done = subprocess.run(
             argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -370,7 +372,7 @@ class PrivateSlurm:
         """Cancel every job; back when none is active any more."""
         self.run("scancel", f"--user={os.geteuid()}", check=False)
         active = "PENDING,RUNNING,SUSPENDED,COMPLETING,CONFIGURING,REQUEUED,REQUEUE_HOLD,STAGE_OUT"
-        _wait("all jobs ended", lambda: not self.squeue(states=active), 40)
+        _wait("all jobs ended", lambda: not self.squeue(states=active))
 
     def idle(self) -> bool:
         """Whether every node is idle."""
@@ -417,7 +419,7 @@ class PrivateSlurm:
         folder.chmod(0o755)
         self._spawn("munged", argv, user=user)
         probe = ("munge", "-n", f"--socket={folder / 'socket'}")
-        _wait("munged answers", lambda: self._answers("munged", *probe), 10)
+        _wait("munged answers", lambda: self._answers("munged", *probe))
 
     def _start_database(self) -> None:
         folder = self.dir / "database"
@@ -433,14 +435,14 @@ class PrivateSlurm:
             raise RuntimeError(f"mariadb-install-db: {done.stdout}{done.stderr}")
         socket_path = folder / "socket"
         self._spawn("mariadbd", ["mariadbd", *options, *SERVER_OPTIONS, f"--socket={socket_path}"])
-        _wait("the database is there", socket_path.exists, 30)
+        _wait("the database is there", socket_path.exists)
 
     def _start_accounting(self) -> None:
         conf = self.dir / "slurmdbd.conf"
         conf.write_text(DBD_CONF.format(port=self._dbd_port, dir=self.dir))
         conf.chmod(0o600)
         self._spawn("slurmdbd", ["slurmdbd", "-D"], MYSQL_UNIX_PORT=str(self.dir / "database/socket"))
-        _wait("slurmdbd answers", lambda: self._answers("slurmdbd", "sacctmgr", "show", "cluster"), 30)
+        _wait("slurmdbd answers", lambda: self._answers("slurmdbd", "sacctmgr", "show", "cluster"))
         self.sacctmgr("add", "cluster", "private")
         self.sacctmgr("add", "account", ACCOUNT)
         self.sacctmgr("add", "user", "root", f"account={ACCOUNT}")

@@ -18,7 +18,6 @@ import pytest
 from hpcsweep.core.events import (
     BatchAbandoned,
     Interruption,
-    RunFinished,
     RunInterrupted,
     SweepEnded,
     SweepOutcome,
@@ -42,16 +41,24 @@ def train(trial):
 """
 
 
-def trials(slurm: PrivateSlurm, folder: Path, *sets: str, epochs: int, pause: float = 1.0) -> Sweep:
-    """A sweep of independent trials of so many epochs, a pause each."""
+def trials(
+    slurm: PrivateSlurm, folder: Path, *sets: str, epochs: int, pause: float = 1.0, hold: str = "False"
+) -> Sweep:
+    """A sweep of independent trials of so many epochs, a pause each; some are held (see `write_sweep`)."""
     fifo = f"scheduler={{name: fifo, max_resource: {epochs}}}"
-    return Sweep(slurm, folder, fifo, *sets, max_gpus=16, pause=pause, trainer=TRAINER)
+    holds = {"hold": hold}
+    return Sweep(slurm, folder, fifo, *sets, max_gpus=16, pause=pause, trainer=TRAINER, holds=holds)
 
 
 def tasks(sweep: Sweep, *, states: str = "all") -> list[str]:
     """Its tasks that the controller shows in these states, as Slurm's programs name them."""
     names = {name for name, _ in sweep.submitted()}
     return [f"{row.job}_{row.task}" for row in sweep.slurm.squeue(states=states) if row.name in names]
+
+
+def reached(sweep: Sweep, step: int) -> set[int]:
+    """Trials whose newest checkpoint is of this step."""
+    return {int(path.parts[-3]) for path in sweep.root.glob(f"trials/*/*/checkpoints/step-{step}")}
 
 
 def running(sweep: Sweep, n: int, *, driver: subprocess.Popen[str]) -> list[str]:
@@ -116,21 +123,24 @@ class Played(NamedTuple):
 
 
 def requeued_and_cancelled(slurm: PrivateSlurm, folder: Path) -> Played:
-    sweep = trials(slurm, folder, "budget.trials=6", "resources.gpus=2", "cluster.max_gpus=6", epochs=20)
+    sets = ("budget.trials=6", "resources.gpus=2", "cluster.max_gpus=6")
+    sweep = trials(slurm, folder, *sets, epochs=21, hold="step == 11")
     driver = sweep.launch()
     requeued, cancelled, *_ = running(sweep, 3, driver=driver)
-    time.sleep(10)
+    wait_until("three are held", lambda: reached(sweep, 10) == {0, 1, 2})
     slurm.run("scontrol", "requeue", requeued)
     slurm.run("scancel", cancelled)
+    sweep.release("hold")
     return Played(sweep, (requeued, cancelled), finish(driver))
 
 
 def forgotten(slurm: PrivateSlurm, folder: Path) -> Played:
     """Nobody looks until all tasks have ended and are shown no more."""
-    sweep = trials(slurm, folder, "budget.trials=4", epochs=15)
+    sweep = trials(slurm, folder, "budget.trials=4", epochs=10, hold="step == 10")
     driver = sweep.launch()
     running(sweep, 4, driver=driver)
     driver.send_signal(signal.SIGSTOP)
+    sweep.release("hold")
     wait_until("nothing is shown any more", lambda: not tasks(sweep))
     driver.send_signal(signal.SIGCONT)
     return Played(sweep, (), finish(driver))
@@ -139,10 +149,10 @@ def forgotten(slurm: PrivateSlurm, folder: Path) -> Played:
 def cancelled_by_two(slurm: PrivateSlurm, folder: Path) -> Played:
     """By the user and by an operator."""
     slurm.sacctmgr("add", "user", "nobody", f"account={ACCOUNT}", "adminlevel=operator")
-    sweep = trials(slurm, folder, "budget.trials=3", epochs=8)
+    sweep = trials(slurm, folder, "budget.trials=3", epochs=8, hold="step == 4")
     driver = sweep.launch()
     ours, theirs, *_ = running(sweep, 3, driver=driver)
-    time.sleep(4)
+    wait_until("three are held", lambda: reached(sweep, 3) == {0, 1, 2})
     driver.send_signal(signal.SIGSTOP)
     time.sleep(0.5)  # a squeue may be under way
     slurm.run("scancel", ours)
@@ -153,6 +163,7 @@ def cancelled_by_two(slurm: PrivateSlurm, folder: Path) -> Played:
         return {row.task: row.state for row in accounted(sweep) if row.state.startswith("CANCELLED")}
 
     wait_until("both are cancelled", lambda: cancelled() == by_whom)
+    sweep.release("hold")
     driver.send_signal(signal.SIGCONT)
     return Played(sweep, (ours, theirs), finish(driver))
 
@@ -198,14 +209,16 @@ def test_cost_agrees_with_the_accounts_requeued_and_cancelled_starts_included(
 def test_cost_of_tasks_that_keep_their_gpus_agrees_with_the_accounts(
     accounts: PrivateSlurm, tmp_path: Path
 ) -> None:
-    keeps = ("cluster.reuse=true", "cluster.idle=10", "resources.gpus=2", "cluster.max_gpus=6")
-    with trials(accounts, tmp_path / "sweep", "budget.trials=12", *keeps, epochs=12) as sweep:
+    keeps = ("cluster.reuse=true", "cluster.idle=60", "resources.gpus=2", "cluster.max_gpus=6")
+    sets = ("budget.trials=12", *keeps)
+    hold = "trial.id >= 3 and step == 4"
+    with trials(accounts, tmp_path / "sweep", *sets, epochs=12, hold=hold) as sweep:
         driver = sweep.launch()
+        wait_until("three later runs are held", lambda: len(reached(sweep, 3) - {0, 1, 2}) == 3)
         requeued, cancelled, *_ = running(sweep, 3, driver=driver)
-        wait_until("three runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 3)
-        time.sleep(4)  # each has its second run, which takes 12 s
         accounts.run("scontrol", "requeue", requeued)
         accounts.run("scancel", cancelled)
+        sweep.release("hold")
         finish(driver)
         rows = accounted(sweep)
         assert {row.state for row in rows if row.task == requeued} == {"REQUEUED", "COMPLETED"}
@@ -243,8 +256,10 @@ def test_a_budget_of_gpu_hours_is_never_exceeded(played: dict[Scene, Future[Play
     assert CAP_GPU_S - 60 < gpu_s(rows) <= CAP_GPU_S
     (end,) = sweep.of_kind(SweepEnded)
     assert end.outcome is SweepOutcome.FINISHED
-    used = r"budget\.gpu_hours 0\.0361111 is used up: 0\.0[12]\d* are spent"
-    assert re.fullmatch(rf"{used}, and one more task may take 0\.01667", end.reason)
+    used = r"budget\.gpu_hours 0\.0361111 is used up: (0\.\d+) are spent"
+    told = re.fullmatch(rf"{used}, and one more task may take 0\.01667", end.reason)
+    assert told is not None
+    assert float(told[1]) * 3600 == pytest.approx(gpu_s(rows), rel=0.02, abs=len(rows))
     best = sweep.runs.loc[sweep.runs["value"].idxmin()]
     assert f"finished: {end.reason}" in out
     assert f"best: loss {best['value']:.6g} (trial {best['trial']} at step 15)" in out

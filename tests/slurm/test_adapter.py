@@ -29,6 +29,7 @@ from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout
 
 from .fixture import NODES, PrivateSlurm
+from .sweeps import wait_until
 
 #: In the interpreter's place: called as `standin -P -m hpcsweep.cluster.slurm.task FOLDER`.
 STANDIN = """\
@@ -105,10 +106,9 @@ def wait_for(
     done: Callable[[list[Phase]], bool],
     *,
     tasks: int | None = None,
-    timeout_s: float = 30,
 ) -> dict[int, TaskState]:
     """Poll until so many tasks are shown (all of them unless told) and their phases are as wanted."""
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + 300
     while True:
         shown = cluster.poll([batch])
         assert shown is not None
@@ -339,17 +339,17 @@ def test_task_that_slurm_holds_is_released(make: Make, slurm: PrivateSlurm) -> N
     job = cluster.submit(batch)
     wait_for(cluster, live(batch, job), lambda p: p.count(Phase.RUNNING) == 2)
     slurm.run("scontrol", "requeuehold", f"{job}_1")
-    shown = wait_for(cluster, live(batch, job), lambda p: p.count(Phase.RUNNING) == 2 and Phase.PENDING in p)
-    end = time.monotonic() + 20
-    while shown[1].block is None:
-        assert time.monotonic() < end, shown
+    wait_for(cluster, live(batch, job), lambda p: p.count(Phase.RUNNING) == 2 and Phase.PENDING in p)
+
+    def is_blocked() -> bool:
         shown = wait_for(cluster, live(batch, job), lambda p: True)
+        return shown[1].block is not None
+
+    wait_until("Slurm holds it", is_blocked)
     cluster.cancel(live(batch, job), [2])
     cluster.release(live(batch, job), [1])
-    end = time.monotonic() + 40
-    while phases(cluster, [live(batch, job)])[TaskId(batch.name, 1)] is not Phase.RUNNING:
-        assert time.monotonic() < end, slurm.squeue()
-        time.sleep(0.2)
+    task = TaskId(batch.name, 1)
+    wait_until("it runs", lambda: phases(cluster, [live(batch, job)])[task] is Phase.RUNNING)
     cluster.release(live(batch, job), [0, 1, 2])
 
 
@@ -358,11 +358,12 @@ def test_job_that_ticks_runs_behind_the_array_whatever_became_of_it(make: Make, 
     job = cluster.submit(batch)
     root = batch.folder.parent.parent
     tick = cluster.submit_tick("s-tick", root, after=job)
-    end = time.monotonic() + 30
-    while "COMPLETED" not in {row.state for row in slurm.squeue() if row.job == tick}:
-        assert time.monotonic() < end, slurm.squeue()
-        time.sleep(0.2)
-    assert {row.state for row in slurm.squeue() if row.job == job} == {"FAILED"}
+
+    def state_of(job: str) -> set[str]:
+        return {row.state for row in slurm.squeue() if row.job == job}
+
+    wait_until("it has ticked", lambda: state_of(tick) == {"COMPLETED"})
+    assert state_of(job) == {"FAILED"}
     assert "to stderr" in (root / "ticks.log").read_text()
 
 
@@ -373,7 +374,7 @@ def test_usr2_reaches_the_worker_before_the_time_limit(make: Make) -> None:
         "for i in {1..900}; do sleep 0.1; done", tasks=1, options=options, shape=TaskResources(time_s=60)
     )
     job = cluster.submit(batch)
-    wait_for(cluster, live(batch, job), all_are(Phase.COMPLETED), timeout_s=60)
+    wait_for(cluster, live(batch, job), all_are(Phase.COMPLETED))
     assert (batch.folder / "results" / "0.told").read_text() == "USR2\n"
 
 
@@ -390,7 +391,7 @@ def test_preempted_task_is_requeued_and_appends_to_its_log(make: Make) -> None:
     requeued = next(task for task, state in shown.items() if state.phase is not Phase.RUNNING)
     assert shown[requeued].phase is Phase.PENDING
     urgent.cancel(live(high, high_job), [0])
-    wait_for(cluster, live(low, job), lambda p: p.count(Phase.COMPLETED) == 1, timeout_s=40)
+    wait_for(cluster, live(low, job), lambda p: p.count(Phase.COMPLETED) == 1)
     text = BatchLayout(low.folder).log(requeued).read_text()
     assert re.findall(r"start (\d)", text) == ["0", "1"]
     assert (low.folder / "results" / f"{requeued}.told").read_text() == "TERM\n"
@@ -399,14 +400,15 @@ def test_preempted_task_is_requeued_and_appends_to_its_log(make: Make) -> None:
 def test_a_controller_that_is_down_means_that_nothing_is_known(
     make: Make, slurm: PrivateSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm.programs.QUERY_S", 3.0)
     cluster, batch = make("sleep 100", tasks=2)
     job = cluster.submit(batch)
     wait_for(cluster, live(batch, job), all_are(Phase.RUNNING))
     slurm.stop_controller()
-    assert cluster.poll([live(batch, job)]) is None
-    with pytest.raises(ClusterUnavailable):
-        cluster.find(batch.name)
+    with monkeypatch.context() as impatient:
+        impatient.setattr("hpcsweep.cluster.slurm.programs.QUERY_S", 3.0)
+        assert cluster.poll([live(batch, job)]) is None
+        with pytest.raises(ClusterUnavailable):
+            cluster.find(batch.name)
     slurm.start_controller()
     assert phases(cluster, [live(batch, job)]) == {TaskId(batch.name, task): Phase.RUNNING for task in (0, 1)}
 
@@ -460,10 +462,7 @@ def test_a_small_site_refuses_what_is_beyond_its_limits_and_forgets_soon(
         other, larger = make(tasks=12)
         with pytest.raises(SubmitRefused, match="Invalid job array specification"):
             other.submit(larger)
-        end = time.monotonic() + 60
-        while cluster.poll([live(batch, job)]) != {}:
-            assert time.monotonic() < end
-            time.sleep(0.5)
+        wait_until("it is forgotten", lambda: cluster.poll([live(batch, job)]) == {})
         assert cluster.find(batch.name) is None
     finally:
         site.stop()

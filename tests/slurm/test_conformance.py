@@ -8,6 +8,8 @@ from hpcsweep.testing.clusters import ClusterConformance
 
 
 class TestSlurm(ClusterConformance):
+    timeout_s = 300.0
+
     def connect(self, sweep: SweepRequest) -> Cluster:
         backend = find_backend("slurm")
         return backend.connect(sweep, backend.options()).cluster

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +28,6 @@ for word in "$@"; do
 done
 exec $real "${args[@]}"
 """
-#: So long each fault lasts: several ticks fall into it.
-FAULT_S = 12.0
 TRIALS = 12
 
 
@@ -45,7 +42,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def made(slurm: PrivateSlurm, folder: Path, *sets: str) -> Sweep:
-    """A sweep of 12 runs of about eight seconds, four at a time."""
+    """A sweep of 12 runs of about eight seconds, four at a time; after the first four it is held."""
     sweep = Sweep(
         slurm,
         folder,
@@ -54,20 +51,41 @@ def made(slurm: PrivateSlurm, folder: Path, *sets: str) -> Sweep:
         *sets,
         max_gpus=4,
         pause=1.0,
+        holds={"hold": "trial.id >= 4"},
     )
     sweep.put_before("sbatch", SOON)
     return sweep
 
 
-def name_of(sweep: Sweep) -> str:
-    return f"free-{sweep.of_kind(SweepStarted)[0].sweep}-"
+def jobs_of(sweep: Sweep, states: str, *, suffix: str = "") -> list[str]:
+    """Its jobs, and tasks of arrays, in these states."""
+    name = f"free-{sweep.of_kind(SweepStarted)[0].sweep}-"
+    rows = sweep.slurm.squeue(states=states)
+    return [row.job for row in rows if row.name.startswith(name) and row.name.endswith(suffix)]
 
 
-def cancel_tick_jobs(sweep: Sweep) -> None:
-    rows = sweep.slurm.squeue(states="pending,running")
-    jobs = [row.job for row in rows if row.name.startswith(name_of(sweep)) and row.name.endswith("-tick")]
+def tick_jobs(sweep: Sweep, states: str) -> list[str]:
+    """Those of its jobs in these states that tick."""
+    return jobs_of(sweep, states, suffix="-tick")
+
+
+def cancel_tick_jobs(sweep: Sweep) -> set[str]:
+    """Cancel them; all that there have been."""
+    jobs = tick_jobs(sweep, "pending,running")
     assert jobs
     sweep.slurm.run("scancel", *jobs)
+    return set(tick_jobs(sweep, "all"))
+
+
+def cancel_all(sweep: Sweep) -> None:
+    """Cancel all its jobs, and those that one of them submits meanwhile."""
+
+    def none_is_left() -> bool:
+        if jobs := jobs_of(sweep, "pending,running"):
+            sweep.slurm.run("scancel", *jobs)
+        return not jobs_of(sweep, "pending,running,completing")
+
+    wait_until("all are cancelled", none_is_left)
 
 
 def launch_detached(*sweeps: Sweep) -> None:
@@ -91,22 +109,28 @@ def test_detached_sweeps_survive_faults_of_files_set_up_and_tick_jobs(
     abandoned = made(slurm, tmp_path / "abandoned", "budget.trials=8")
     sweeps = (unreadable, full, cancelled, no_setup)
     launch_detached(abandoned)
-    slurm.run("scancel", *{row.job for row in slurm.squeue() if row.name.startswith(name_of(abandoned))})
+    cancel_all(abandoned)
     launch_detached(*sweeps)
 
     control = unreadable.root / "control"
+    ticked = len(tick_jobs(unreadable, "completed"))
     with contextlib.suppress(FileNotFoundError):
         control.rename(unreadable.folder / "control")
     control.write_text("a file in its place cannot be listed, by root neither\n")
     with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as file:
         while file.write(bytes(4096)):
             pass
-    cancel_tick_jobs(cancelled)
+    gone = cancel_tick_jobs(cancelled)
     broken.touch()
+    for sweep in sweeps:
+        sweep.release("hold")
+    abandoned.release("hold")
     # While a last tick is at work the queue need not be asked.
     wait_until("status tells", lambda: (abandoned.status()["liveness"] or {}).get("driven") is False)
     assert "nobody drives this sweep: no task or tick job of it is in the queue" in abandoned.told("status")
-    time.sleep(FAULT_S)
+    wait_until("ticks come and go", lambda: len(tick_jobs(unreadable, "completed")) >= ticked + 2)
+    wait_until("ticks fail", lambda: min(len(tick_jobs(each, "failed")) for each in (full, no_setup)) >= 2)
+    wait_until("another tick job comes", lambda: bool(set(tick_jobs(cancelled, "all")) - gone))
     control.unlink()
     (small_disk / "filler").unlink()
     broken.unlink()

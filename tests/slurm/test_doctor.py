@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import hpcsweep
 from hpcsweep.doctor.checks import crontab_line, type_finding
 
 from .fixture import PrivateSlurm
+from .sweeps import wait_until
 
 SPEC = """\
 name: free
@@ -145,6 +145,7 @@ def test_nodes_without_sbatch_are_found_out_and_the_crontab_line_drives_the_swee
 def test_a_pending_test_job_is_cancelled_and_slurm_s_reason_reported(slurm: PrivateSlurm, spec: Path) -> None:
     for _ in range(4):
         slurm.run("sbatch", "-p", "urgent", "--exclusive", "--wrap", "sleep 600", "-o", "/dev/null")
+    wait_until("they take all nodes", lambda: len(slurm.squeue(states="running")) == 4)
     code, out = doctor(str(spec), "--canary", "--wait", "3")
     assert line_of(out, "canary") in [
         f"warning  canary: test job did not run: after 3 s it still waits in the queue: {reason}; "
@@ -157,11 +158,10 @@ def test_a_pending_test_job_is_cancelled_and_slurm_s_reason_reported(slurm: Priv
 
 
 def test_interrupted_while_it_flies_nothing_is_left(slurm: PrivateSlurm, spec: Path) -> None:
-    with start(str(spec), "--canary") as process:
-        deadline = time.monotonic() + 60
-        while not any(row.name.startswith("hpcsweep-doctor-") for row in slurm.squeue(states="running")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    flies = spec.parents[1] / "flies"
+    setup = f'cluster.setup=["touch {flies}; sleep 600"]'
+    with start(str(spec), "--canary", "--set", setup) as process:
+        wait_until("it flies", flies.exists)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 130

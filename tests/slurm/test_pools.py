@@ -17,7 +17,7 @@ from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, outcome, undisturbed
+from .sweeps import Sweep, finish, outcome, undisturbed, wait_until
 
 POOLS = "cluster.pools=[{partition: gpu, max_gpus: 3}, {partition: urgent, max_gpus: 4, preemptible: true}]"
 
@@ -52,12 +52,13 @@ def test_partitions_are_used_in_their_order_within_each_cap_and_decide_as_one_do
     accounts: PrivateSlurm, tmp_path: Path, *, reuse: bool
 ) -> None:
     sets = (POOLS, f"cluster.reuse={str(reuse).lower()}")
-    with Sweep(accounts, tmp_path / "pools", *sets, max_gpus=6, pause=0.5) as sweep:
+    with Sweep(accounts, tmp_path / "pools", *sets, max_gpus=6, holds={"hold": "True"}) as sweep:
         with sampled(accounts) as most:
-            sweep.finish()
-        assert 0 < most["gpu"] <= 3
-        assert 0 < most["urgent"] <= 3
-        assert most["all"] <= 6
+            driver = sweep.launch()
+            wait_until("as many run as may", lambda: most["all"] == 6)
+            sweep.release("hold")
+            finish(driver)
+        assert most == {"gpu": 3, "urgent": 3, "all": 6}
         planned = sweep.of_kind(BatchPlanned)
         assert [event.pool for event in planned[:2]] == ["gpu", "urgent"]
         partitions = {event.batch: event.pool for event in planned}

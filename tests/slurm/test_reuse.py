@@ -33,8 +33,12 @@ def nothing_is_left_in_the_queue(sweep: Sweep) -> None:
 
 
 def test_a_sweep_of_four_rungs_waits_in_the_queue_once(slurm: PrivateSlurm, tmp_path: Path) -> None:
-    with Sweep(slurm, tmp_path / "s", *REUSING, max_resource=27, max_gpus=4) as sweep:
-        finish(sweep.launch())
+    hold = {"hold": "trial.resource == 1"}
+    with Sweep(slurm, tmp_path / "s", *REUSING, max_resource=27, max_gpus=4, holds=hold) as sweep:
+        driver = sweep.launch()
+        wait_until("four tasks have begun", lambda: len(sweep.of_kind(TaskBegan)) == 4)
+        sweep.release("hold")
+        finish(driver)
         nothing_is_left_in_the_queue(sweep)
         check_whole(sweep)
         [batch] = sweep.of_kind(BatchPlanned)
@@ -47,7 +51,8 @@ def test_a_sweep_of_four_rungs_waits_in_the_queue_once(slurm: PrivateSlurm, tmp_
 def test_requeued_and_cancelled_tasks_and_a_killed_driver_change_nothing(
     slurm: PrivateSlurm, tmp_path: Path
 ) -> None:
-    with Sweep(slurm, tmp_path / "s", *REUSING, max_resource=27, max_gpus=4, pause=0.15) as sweep:
+    hold = {"hold": "trial.resource == 1 and trial.id >= 12"}
+    with Sweep(slurm, tmp_path / "s", *REUSING, max_resource=27, max_gpus=4, holds=hold) as sweep:
         driver = sweep.launch()
         wait_until("ten runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 10)
         ((_, array),) = sweep.submitted()
@@ -56,6 +61,7 @@ def test_requeued_and_cancelled_tasks_and_a_killed_driver_change_nothing(
         wait_until("it began again", lambda: any(event.restart for event in sweep.of_kind(TaskBegan)))
         driver.send_signal(signal.SIGKILL)
         driver.wait()
+        sweep.release("hold")
         time.sleep(1.0)
         finish(sweep.launch())
         nothing_is_left_in_the_queue(sweep)
@@ -85,23 +91,27 @@ def test_a_detached_sweep_is_driven_by_its_tasks_while_they_go_on(
 def test_a_lowered_cap_frees_gpus_within_seconds_and_a_raised_one_takes_them_again(
     slurm: PrivateSlurm, tmp_path: Path
 ) -> None:
-    sets = (*REUSING, "scheduler={name: fifo, max_resource: 40}", "budget.trials=8", "cluster.signal=5")
-    with Sweep(slurm, tmp_path / "s", *sets, max_gpus=4, pause=0.5, trainer=CHECKPOINTS) as sweep:
+    sets = (*REUSING, "scheduler={name: fifo, max_resource: 9}", "budget.trials=8", "cluster.signal=5")
+    hold = {"hold": "step > 4"}
+    with Sweep(slurm, tmp_path / "s", *sets, max_gpus=4, trainer=CHECKPOINTS, holds=hold) as sweep:
 
         def running() -> int:
             return len(sweep.slurm.squeue(states="running"))
 
+        def trained() -> int:
+            return len(list(sweep.root.glob("trials/*/*/checkpoints/step-4")))
+
         driver = sweep.launch()
-        wait_until("all train", lambda: running() == 4)
-        time.sleep(3.0)
+        wait_until("all train", lambda: trained() == running() == 4)
         driver.send_signal(signal.SIGINT)
         driver.wait()
         driver = sweep.launch("--set", "cluster.max_gpus=2")
-        wait_until("two have left", lambda: running() == 2, timeout_s=120)
+        wait_until("two have left", lambda: running() == 2)
         driver.send_signal(signal.SIGINT)
         driver.wait()
         driver = sweep.launch("--set", "cluster.max_gpus=4")
-        wait_until("all train again", lambda: running() == 4, timeout_s=120)
+        wait_until("all train again", lambda: running() == 4)
+        sweep.release("hold")
         finish(driver)
         nothing_is_left_in_the_queue(sweep)
         assert set(sweep.runs["outcome"]) == {"completed"}
@@ -110,4 +120,4 @@ def test_a_lowered_cap_frees_gpus_within_seconds_and_a_raised_one_takes_them_aga
         interrupted = sweep.of_kind(RunInterrupted)
         assert len(interrupted) == 2
         # What was trained before is not trained again.
-        assert all(event.progressed and event.step > 1 for event in interrupted)
+        assert all(event.progressed and event.step > 4 for event in interrupted)

@@ -55,7 +55,7 @@ def check(sweep: Sweep, folder: Path) -> None:
 
 
 def reaches_run(sweep: Sweep, number: int) -> tuple[str, int]:
-    """Waits until a task has done so many runs and is in the middle of another; batch and task."""
+    """Waits until a task has done so many runs and is held in the middle of another; batch and task."""
     found: list[tuple[str, int]] = []
 
     def is_there() -> bool:
@@ -63,9 +63,9 @@ def reaches_run(sweep: Sweep, number: int) -> tuple[str, int]:
         given: dict[tuple[str, int], list[Any]] = {}
         for event in sweep.of_kind(RunsAssigned):
             given.setdefault((event.batch, event.task), []).extend(event.runs)
-        trained = {trial for trial, _ in sweep.epochs()}
+        held = {trial for trial, step in sweep.epochs() if step == 4}
         for task, runs in given.items():
-            under_way = [run for run in runs if run not in over and run.trial in trained]
+            under_way = [run for run in runs if run not in over and run.trial in held]
             if len(over.intersection(runs)) >= number and under_way:
                 found.append(task)
         return bool(found)
@@ -76,44 +76,60 @@ def reaches_run(sweep: Sweep, number: int) -> tuple[str, int]:
 
 @on_a_cluster()
 def test_preempted_throughout_it_ends_as_undisturbed(slurm: PrivateSlurm, folder: Path) -> None:
-    with Sweep(slurm, folder / "s", *REUSING, **SAME, pause=0.2) as sweep:
+    hold = {"hold": "trial.resource == 27"}
+    with Sweep(slurm, folder / "s", *REUSING, **SAME, pause=0.2, holds=hold) as sweep:
         with preempting(slurm):
-            sweep.finish()
+            driver = sweep.launch()
+            wait_until("a task began again", lambda: any(event.restart for event in sweep.of_kind(TaskBegan)))
+            sweep.release("hold")
+            finish(driver)
         check(sweep, folder)
-        assert max(event.restart for event in sweep.of_kind(TaskBegan)) >= 1
 
 
 @on_a_cluster()
 def test_a_task_requeued_in_its_fifth_run_and_cancelled_ones_change_nothing(
     slurm: PrivateSlurm, folder: Path
 ) -> None:
-    with Sweep(slurm, folder / "s", *REUSING, **SAME, max_gpus=4, pause=0.3) as sweep:
+    hold = {"hold": "trial.resource == 9 and step == 5"}
+    with Sweep(slurm, folder / "s", *REUSING, **SAME, max_gpus=4, holds=hold) as sweep:
         driver = sweep.launch()
         batch, task = reaches_run(sweep, 4)
         job = dict(sweep.submitted())[batch]
         slurm.run("scontrol", "requeue", f"{job}_{task}")
         for other in [each for each in range(4) if each != task][:2]:
             slurm.run("scancel", f"{job}_{other}")
+
+        def began_again() -> bool:
+            return (task, 1) in {(event.task, event.restart) for event in sweep.of_kind(TaskBegan)}
+
+        wait_until("it began again", began_again)
+        sweep.release("hold")
         finish(driver)
         check(sweep, folder)
-        assert (task, 1) in {(event.task, event.restart) for event in sweep.of_kind(TaskBegan)}
 
 
 @on_a_cluster()
 def test_a_dead_node_and_a_controller_that_is_away_change_nothing(slurm: PrivateSlurm, folder: Path) -> None:
-    with Sweep(slurm, folder / "s", *REUSING, **SAME, max_gpus=8, pause=0.3) as sweep:
+    holds = {
+        "before": "trial.resource == 1 and trial.id >= 5",
+        "after": "trial.resource == 3 and step == 3",
+    }
+    with Sweep(slurm, folder / "s", *REUSING, **SAME, max_gpus=8, holds=holds) as sweep:
         driver = sweep.launch()
         wait_until("some runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 3)
         slurm.stop_controller()
         before = len(sweep.of_kind(RunFinished))
+        sweep.release("before")
         wait_until("runs end and begin meanwhile", lambda: len(sweep.of_kind(RunFinished)) >= before + 10)
         slurm.start_controller()
+        wait_until("every task is held", lambda: [step for _, step in sweep.epochs()].count(2) >= 8)
         node = next(row.node for row in slurm.squeue(states="running"))
         slurm.kill_node(node)
         for pid in job_processes(slurm, node):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=broken")
+        sweep.release("after")
         finish(driver)
         check(sweep, folder)
         assert {event.node for event in broken_off(sweep)} == {node}

@@ -14,7 +14,7 @@ from hpcsweep.core.events import BatchPlanned, RunFinished, TrialCreated
 from tests.compacted import batch_files
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, outcome, undisturbed
+from .sweeps import Sweep, finish, outcome, undisturbed, wait_until
 
 GPUS = {256: 1, 512: 2, 1024: 4}
 WIDTH = f"space.width={{type: choice, values: {[*GPUS]}}}"
@@ -49,12 +49,14 @@ def sampled_gpus(slurm: PrivateSlurm) -> Iterator[list[int]]:
 def test_arrays_hold_the_gpus_of_their_runs_within_the_cap_and_decide_as_one_shape_does(
     accounts: PrivateSlurm, tmp_path: Path, *, reuse: bool
 ) -> None:
-    with Sweep(
-        accounts, tmp_path / "shaped", *SHAPED, f"cluster.reuse={str(reuse).lower()}", max_gpus=8, pause=0.3
-    ) as sweep:
+    sets = (*SHAPED, f"cluster.reuse={str(reuse).lower()}")
+    with Sweep(accounts, tmp_path / "shaped", *sets, max_gpus=8, holds={"hold": "True"}) as sweep:
         with sampled_gpus(accounts) as samples:
-            sweep.finish()
-        assert 4 < max(samples) <= 8
+            driver = sweep.launch()
+            wait_until("many are held", lambda: max(samples, default=0) > 4)
+            sweep.release("hold")
+            finish(driver)
+        assert max(samples) <= 8
 
         # Every array has the GPUs of its runs, in the accounts too.
         widths = {event.trial: event.config["width"] for event in sweep.of_kind(TrialCreated)}

@@ -14,12 +14,14 @@ def test_the_jobs_of_a_detached_sweep_go_on_with_the_copy_when_the_code_is_gone(
     slurm: PrivateSlurm, tmp_path: Path
 ) -> None:
     halving = "scheduler={name: halving, max_resource: 4, eta: 2}"
-    sweep = Sweep(slurm, tmp_path / "copied", halving, "train.snapshot=true", max_gpus=4, pause=0.5)
+    hold = {"hold": "trial.resource == 1"}
+    sweep = Sweep(slurm, tmp_path / "copied", halving, "train.snapshot=true", max_gpus=4, holds=hold)
     process = sweep.launch("--detach")
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 3, out
     (sweep.folder / "trainer.py").unlink()
-    wait_until("the sweep ends by itself", lambda: bool(sweep.of_kind(SweepEnded)), 150)
+    sweep.release("hold")
+    wait_until("the sweep ends by itself", lambda: bool(sweep.of_kind(SweepEnded)))
     finished = sweep.of_kind(RunFinished)
     assert sorted(run.step for run in finished) == [1, 1, 1, 1, 2, 2, 4], sweep.told("status")
     assert all(run.value is not None for run in finished)

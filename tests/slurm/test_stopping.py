@@ -17,17 +17,7 @@ from hpcsweep.core.events import (
 
 from .fixture import PrivateSlurm
 from .sweeps import Sweep, finish, wait_until
-
-TRAINER = """\
-import time
-
-def train(trial):
-    for step in trial.steps():
-        time.sleep(float(open("pause").read()) if trial.id < 2 else 0.1)
-        trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
-        with trial.checkpoint(step) as folder:
-            (folder / "state").write_text(str(step))
-"""
+from .test_accounting import TRAINER
 
 
 def job_of(sweep: Sweep, trial: int, *, attempt: int = 0) -> str:
@@ -53,10 +43,9 @@ def job_of(sweep: Sweep, trial: int, *, attempt: int = 0) -> str:
 def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is_asked_back(
     slurm: PrivateSlurm, tmp_path: Path
 ) -> None:
-    fifo = "scheduler={name: fifo, max_resource: 100}"
-    with Sweep(slurm, tmp_path / "s", fifo, "budget.trials=3", max_gpus=8, trainer=TRAINER) as sweep:
-        pause = sweep.folder / "pause"
-        pause.write_text("1.0")
+    sets = ("scheduler={name: fifo, max_resource: 9}", "budget.trials=3")
+    hold = {"hold": "trial.id < 2 and step > 2"}
+    with Sweep(slurm, tmp_path / "s", *sets, trainer=TRAINER, holds=hold) as sweep:
         driver = sweep.launch()
         stopped, cancelled = job_of(sweep, 0), job_of(sweep, 1)
         trial = sweep.root / "trials/0000/0"
@@ -76,7 +65,7 @@ def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is
         }
         assert ends[0].message.startswith("stopped by ")
         assert ends[0].value is not None
-        assert 2 <= ends[0].step < 100
+        assert 2 <= ends[0].step < 9
         assert [event.interruption for event in sweep.of_kind(RunInterrupted)] == [Interruption.CANCELLED]
         assert not {stopped, cancelled, again} & {
             f"{row.job}_{row.task}" for row in slurm.squeue(states="running,pending")
@@ -86,8 +75,8 @@ def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is
         status = sweep.told("status")
         assert "stays cancelled: its user cancelled it on the cluster again" in status
         assert "; those of 1 trial that could not go on were removed (" in status
-        pause.write_text("0")
+        sweep.release("hold")
         told = sweep.told("retry", "1")
-        assert "retrying: trial 1, rung 0 (to 100), from its checkpoint of step " in told
+        assert "retrying: trial 1, rung 0 (to 9), from its checkpoint of step " in told
         finish(sweep.launch())
         assert sweep.of_kind(RunFinished)[-1].outcome is Outcome.COMPLETED

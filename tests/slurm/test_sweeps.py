@@ -24,7 +24,7 @@ from tests.driver.sweeps import TABLE_27, TABLE_81, rung_table
 from tests.effort import by_effort
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, finish, launch, outcome, undisturbed, wait_until, write_sweep
+from .sweeps import Sweep, drives, finish, launch, outcome, undisturbed, wait_until, write_sweep
 
 POLL_S = 1.0
 
@@ -98,17 +98,21 @@ def test_hyperband_is_exact_on_slurm(
 
 
 def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateSlurm, tmp_path: Path) -> None:
-    spec = write_sweep(tmp_path / "disturbed", max_resource=9, max_gpus=4, pause=0.7)
+    hold = {"hold": "trial.resource == 9"}
+    spec = write_sweep(tmp_path / "disturbed", max_resource=9, max_gpus=4, pause=0.3, holds=hold)
     instants = random.Random(1)
+    root = spec.parent / "results" / "free"
     for _ in range(10):
         process = launch(spec)
-        time.sleep(instants.uniform(0.3, 1.5))
+        wait_until("it drives", lambda process=process: drives(root, process))  # type: ignore[misc]
+        time.sleep(instants.uniform(0.0, 1.0))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it had ended before it could be killed"
+        assert process.returncode == -signal.SIGKILL
+    (spec.parent / "hold").unlink()
     finish(launch(spec))
     assert outcome(spec.parent) == undisturbed(tmp_path / "alone", max_resource=9).outcome
-    events = read_journal(Layout(spec.parent / "results" / "free")).events
+    events = read_journal(Layout(root)).events
     started = next(event for event in events if isinstance(event, SweepStarted))
     arrays = {(row.name, row.job.split("_")[0]) for row in slurm.squeue() if started.sweep in row.name}
     submitted = {(event.batch, event.job) for event in events if isinstance(event, BatchSubmitted)}
@@ -141,7 +145,7 @@ def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(
 
 
 def test_second_launch_names_the_driver_and_takes_over_after_a_kill(tmp_path: Path) -> None:
-    spec = write_sweep(tmp_path, max_resource=3, max_gpus=4, pause=3.0)
+    spec = write_sweep(tmp_path, max_resource=3, max_gpus=4, holds={"hold": "True"})
     first = launch(spec)
     assert first.stdout is not None
     first.stdout.readline()
@@ -153,11 +157,12 @@ def test_second_launch_names_the_driver_and_takes_over_after_a_kill(tmp_path: Pa
     assert re.search(rf"process {first.pid} of \S+ on \S+ is driving this sweep since", out)
     first.send_signal(signal.SIGKILL)
     first.communicate()
+    (tmp_path / "hold").unlink()
     finish(launch(spec))
 
 
 def test_stop_cancels_the_jobs_and_launch_carries_on(slurm: PrivateSlurm, tmp_path: Path) -> None:
-    spec = write_sweep(tmp_path, max_resource=3, max_gpus=2, pause=2.0)
+    spec = write_sweep(tmp_path, max_resource=3, max_gpus=2, holds={"hold": "True"})
     driver = launch(spec)
     folder = tmp_path / "results" / "free"
     wait_until("two runs go on", lambda: len(slurm.squeue(states="running")) == 2)
@@ -167,6 +172,7 @@ def test_stop_cancels_the_jobs_and_launch_carries_on(slurm: PrivateSlurm, tmp_pa
     assert slurm.squeue(states="pending,running") == []
     text = subprocess.run([*command, "status", str(folder), "--json"], check=True, capture_output=True)
     assert json.loads(text.stdout)["state"] == "stopped"
+    (tmp_path / "hold").unlink()
     finish(launch(spec))
     runs = hpcsweep.load(folder).runs
     assert len(runs) == 6
