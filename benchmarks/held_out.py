@@ -20,6 +20,8 @@ from hpcsweep.core.space import Float, Parameter, Space
 
 Value = Callable[[Floats], float]
 DIMENSIONS: Final = (5, 10)
+#: Of those in `WIDE`.
+MANY_DIMENSIONS: Final = 30
 
 
 def _rotation(d: int, rng: Generator) -> Floats:
@@ -138,3 +140,9 @@ HELD_OUT: Final[dict[str, Callable[[int], Problem]]] = {
         ellipsoid, rosenbrock, rastrigin, weierstrass, schaffers, griewank_rosenbrock, gallagher,
     )
 }  # fmt: skip
+
+#: The same in more dimensions, for searches of several hundred evaluations.
+WIDE: Final[dict[str, Callable[[int], Problem]]] = {
+    f"{function.__name__}-{MANY_DIMENSIONS}": partial(_problem, function, MANY_DIMENSIONS)
+    for function in (ellipsoid, rosenbrock, rastrigin, weierstrass, gallagher)
+}

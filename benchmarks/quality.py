@@ -5,7 +5,8 @@ median regret over the seeds, and in brackets its ratio to that of random search
 Optuna's samplers do the same by Optuna's own ask and tell, with their defaults: `TPESampler`, and with
 `--optuna` those of a Gaussian process and of CMA-ES.
 
-`--functions held-out`: those of `benchmarks.held_out`, on which nothing was tuned.
+`--functions held-out`: those of `benchmarks.held_out`, on which nothing was tuned. `--functions wide`: some
+of them in 30 dimensions; give them `--evaluations 400`.
 
 Learning curves (`--part curves`): scheduler and searcher train with 32 workers in virtual time, until a
 value is within the best 0.1 % of what random configurations end with. Shown is the median of the
@@ -51,7 +52,7 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.front_problems import FRONTS
-from benchmarks.held_out import HELD_OUT
+from benchmarks.held_out import HELD_OUT, WIDE
 from benchmarks.problems import PROBLEMS
 from benchmarks.quality_ax import AX, AX_INSTALLED
 from benchmarks.quality_curves import (
@@ -81,7 +82,7 @@ from benchmarks.quality_verdicts import Table, Verdict, curve_verdicts, function
 
 OURS: Final = ("random", "sobol", "tpe", "gp", "cmaes", "evolution", "auto")
 EVALUATIONS: Final = 160
-FUNCTIONS: Final = (*PROBLEMS, *HELD_OUT)
+FUNCTIONS: Final = (*PROBLEMS, *HELD_OUT, *WIDE)
 OPTUNA_TPE: Final = f"{OPTUNA}TPESampler"
 OPTUNA_SLOW: Final = (f"{OPTUNA}GPSampler", f"{OPTUNA}CmaEsSampler")
 
@@ -396,9 +397,11 @@ def argument_parser() -> argparse.ArgumentParser:
     def batches(text: str) -> list[int]:
         return [int(item) for item in split_list(text)]
 
+    groups = {"held-out": HELD_OUT, "wide": WIDE}
+
     def functions(text: str) -> list[str]:
-        if text == "held-out":
-            return list(HELD_OUT)
+        if text in groups:
+            return list(groups[text])
         if unknown := [name for name in split_list(text) if name not in FUNCTIONS]:
             raise argparse.ArgumentTypeError(f"unknown {unknown[0]!r}; there are {', '.join(FUNCTIONS)}")
         return split_list(text)
@@ -421,7 +424,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "--functions",
         type=functions,
         default=list(PROBLEMS),
-        help=f"{', '.join(PROBLEMS)} (the default), or held-out for {', '.join(HELD_OUT)}",
+        help=f"{', '.join(PROBLEMS)} (the default), held-out for {', '.join(HELD_OUT)}, "
+        f"wide for {', '.join(WIDE)}",
     )
     parser.add_argument("--batches", type=batches, default=[1, 16, 81], help="configurations at a time")
     parser.add_argument(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
-from benchmarks.held_out import HELD_OUT
+from benchmarks.held_out import HELD_OUT, WIDE
 from benchmarks.problems import PROBLEMS, Problem
 from hpcsweep.core.history import History
 from hpcsweep.searchers import make_searcher
@@ -33,7 +33,7 @@ BEFORE: Final = "before:"
 
 def regret(name: str, method: str, *, batch: int, evaluations: int, seed: int) -> float:
     """Regret of one sweep over the function `name`; those held out are others for each seed."""
-    problem = PROBLEMS[name] if name in PROBLEMS else HELD_OUT[name](seed)
+    problem = PROBLEMS[name] if name in PROBLEMS else (HELD_OUT | WIDE)[name](seed)
     method, _, belief = method.partition("+")
     if belief:
         from benchmarks.quality_priors import believing

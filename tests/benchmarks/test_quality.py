@@ -12,8 +12,9 @@ import pytest
 from numpy.random import default_rng
 
 import hpcsweep
+from benchmarks.held_out import HELD_OUT, WIDE
 from benchmarks.problems import PROBLEMS, Curves, hartmann_curves
-from benchmarks.quality import OPTUNA_TPE, OURS, Result, Task, main, run_tasks
+from benchmarks.quality import OPTUNA_TPE, OURS, Result, Task, argument_parser, main, run_tasks
 from benchmarks.quality_ax import AX, AX_INSTALLED
 from benchmarks.quality_curves import ReferenceASHA, Sweep, full_training, target, time_to_target
 from benchmarks.quality_functions import BEFORE, regret
@@ -44,6 +45,18 @@ def test_the_regret_of_a_noisy_function_is_the_true_one_of_the_best_observation(
     seeming = true + 0.3 * default_rng([3, 1]).standard_normal(30)
     found = regret("noisy", "random", batch=30, evaluations=30, seed=3)
     assert found == true[seeming.argmin()] - problem.minimum
+
+
+def test_functions_held_out_have_5_10_and_30_dimensions_and_each_seed_another_one() -> None:
+    named = {
+        word: argument_parser().parse_args(["--functions", word]).functions for word in ("held-out", "wide")
+    }
+    assert named == {"held-out": list(HELD_OUT), "wide": list(WIDE)}
+    for name, make in (HELD_OUT | WIDE).items():
+        one, other = make(0), make(1)
+        assert (one.name, len(one.space.columns)) == (name, int(name.rpartition("-")[2]))
+        config = {parameter.name: 0.5 for parameter in one.space.parameters}
+        assert one.value(config) == make(0).value(config) != other.value(config)
 
 
 # --------------------------------------------------------------------------- learning curves
