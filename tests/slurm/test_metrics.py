@@ -22,7 +22,7 @@ while [ $epoch -lt 40 ]; do
     if [ "$1" = flat ]; then value=0.995; else value=0.$((90 - epoch)); fi
     echo "$epoch,,$value" >> "$2/version_0/metrics.csv"
     epoch=$((epoch + 1))
-    [ "$1 $epoch" != "flat 10" ] || sleep 600
+    [ "$1 $epoch" != "flat 10" ] || exec sleep 600
 done
 """
 SPEC = """\
