@@ -129,6 +129,10 @@ class JobRow(NamedTuple):
     name: str
 
 
+#: States of a start that has not ended, as far as the accounts know.
+UNSETTLED = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "RESIZING")
+
+
 class AccountRow(NamedTuple):
     """One start of a task in the accounts."""
 
@@ -367,6 +371,18 @@ class PrivateSlurm:
             AccountRow(job, state, int(seconds), _gpus_of(tres), node)
             for job, state, seconds, tres, node in rows
         ]
+
+    def settled(self, *jobs: str) -> list[AccountRow]:
+        """The same of jobs that have ended, as soon as the accounts have their ends: they come later."""
+        rows: list[AccountRow] = []
+
+        def are_there() -> bool:
+            rows[:] = self.accounted(*jobs)
+            known = {row.task.partition("_")[0] for row in rows}
+            return known >= set(jobs) and not any(row.state in UNSETTLED for row in rows)
+
+        _wait(f"the accounts have the ends of {', '.join(jobs)}", are_there)
+        return rows
 
     def cancel_all(self) -> None:
         """Cancel every job; back when none is active any more."""

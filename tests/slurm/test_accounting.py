@@ -77,6 +77,11 @@ def accounted(sweep: Sweep) -> list[AccountRow]:
     return sweep.slurm.accounted(*(job for _, job in sweep.submitted()))
 
 
+def settled(sweep: Sweep) -> list[AccountRow]:
+    """The same of a sweep that has ended."""
+    return sweep.slurm.settled(*(job for _, job in sweep.submitted()))
+
+
 def gpu_s(rows: list[AccountRow]) -> int:
     return sum(row.seconds * row.gpus for row in rows)
 
@@ -200,7 +205,7 @@ def test_cost_agrees_with_the_accounts_requeued_and_cancelled_starts_included(
     played: dict[Scene, Future[Played]],
 ) -> None:
     sweep, (requeued, cancelled), _ = played[requeued_and_cancelled].result()
-    rows = accounted(sweep)
+    rows = settled(sweep)
     assert sorted(row.state for row in rows) == ["CANCELLED by 0", *["COMPLETED"] * 6, "REQUEUED"]
     assert why_interrupted(sweep) == {requeued: Interruption.PREEMPTED, cancelled: Interruption.CANCELLED}
     assert_agrees(sweep, rows)
@@ -220,7 +225,7 @@ def test_cost_of_tasks_that_keep_their_gpus_agrees_with_the_accounts(
         accounts.run("scancel", cancelled)
         sweep.release("hold")
         finish(driver)
-        rows = accounted(sweep)
+        rows = settled(sweep)
         assert {row.state for row in rows if row.task == requeued} == {"REQUEUED", "COMPLETED"}
         assert [row.state for row in rows if row.task == cancelled] == ["CANCELLED by 0"]
         assert list(sweep.runs["outcome"]) == ["completed"] * 12
@@ -236,7 +241,7 @@ def test_cost_of_tasks_that_are_forgotten_before_anybody_looks_is_asked_of_the_a
 ) -> None:
     sweep, _, _ = played[forgotten].result()
     assert (sweep.runs["attempts"] == 1).all()
-    assert_agrees(sweep, accounted(sweep))
+    assert_agrees(sweep, settled(sweep))
 
 
 def test_a_cancelled_run_goes_on_and_it_is_told_by_whom(played: dict[Scene, Future[Played]]) -> None:
@@ -251,7 +256,7 @@ def test_a_cancelled_run_goes_on_and_it_is_told_by_whom(played: dict[Scene, Futu
 
 def test_a_budget_of_gpu_hours_is_never_exceeded(played: dict[Scene, Future[Played]]) -> None:
     sweep, _, out = played[capped].result()
-    rows = accounted(sweep)
+    rows = settled(sweep)
     assert [row for row in rows if row.state != "COMPLETED"] == []
     assert CAP_GPU_S - 60 < gpu_s(rows) <= CAP_GPU_S
     (end,) = sweep.of_kind(SweepEnded)

@@ -62,11 +62,11 @@ def test_partitions_are_used_in_their_order_within_each_cap_and_decide_as_one_do
         planned = sweep.of_kind(BatchPlanned)
         assert [event.pool for event in planned[:2]] == ["gpu", "urgent"]
         partitions = {event.batch: event.pool for event in planned}
-        for name, job in dict(sweep.submitted()).items():
-            assert (
-                accounts.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "Partition").split()[0]
-                == (partitions[name])
-            )
+        jobs = dict(sweep.submitted())
+        accounts.settled(*jobs.values())
+        for name, job in jobs.items():
+            told = accounts.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "Partition").split()
+            assert set(told) == {partitions[name]}
         state = SweepState.replay(read_journal(Layout(sweep.root)).events)
         assert set(state.pool_gpu_s) == {"gpu", "urgent"}
         assert sum(state.pool_gpu_s.values()) == pytest.approx(state.spent_gpu_s)

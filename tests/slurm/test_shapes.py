@@ -65,7 +65,7 @@ def test_arrays_hold_the_gpus_of_their_runs_within_the_cap_and_decide_as_one_sha
         assert all(planned[end.batch].gpus == GPUS[widths[end.trial]] for end in ends)
         jobs = dict(sweep.submitted())
         for name, job in jobs.items():
-            held = {row.gpus for row in accounts.accounted(job) if row.gpus}
+            held = {row.gpus for row in accounts.settled(job) if row.gpus}
             assert held <= {planned[name].gpus}
         assert {planned[end.batch].gpus for end in ends} == {1, 2, 4}
 
