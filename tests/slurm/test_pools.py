@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ def sampled(slurm: PrivateSlurm) -> Iterator[Counter[str]]:
         thread.join()
 
 
+def ran_in(slurm: PrivateSlurm, job: str, partition: str) -> bool:
+    """Whether the accounts have the job there, and nowhere else; they come later than it."""
+    rows = slurm.run("sacct", "-X", "-D", "-n", "-P", "-j", job, "-o", "JobID,Partition").splitlines()
+    return {row.partition("|")[2] for row in rows} == {partition}
+
+
 @pytest.mark.parametrize("reuse", [False, True])
 def test_partitions_are_used_in_their_order_within_each_cap_and_decide_as_one_does(
     accounts: PrivateSlurm, tmp_path: Path, *, reuse: bool
@@ -62,11 +69,9 @@ def test_partitions_are_used_in_their_order_within_each_cap_and_decide_as_one_do
         planned = sweep.of_kind(BatchPlanned)
         assert [event.pool for event in planned[:2]] == ["gpu", "urgent"]
         partitions = {event.batch: event.pool for event in planned}
-        jobs = dict(sweep.submitted())
-        accounts.settled(*jobs.values())
-        for name, job in jobs.items():
-            told = accounts.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "Partition").split()
-            assert set(told) == {partitions[name]}
+        for name, job in dict(sweep.submitted()).items():
+            was_there = partial(ran_in, accounts, job, partitions[name])
+            wait_until(f"the accounts have the partition of {name}", was_there, timeout_s=60)
         state = SweepState.replay(read_journal(Layout(sweep.root)).events)
         assert set(state.pool_gpu_s) == {"gpu", "urgent"}
         assert sum(state.pool_gpu_s.values()) == pytest.approx(state.spent_gpu_s)
