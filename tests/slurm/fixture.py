@@ -141,6 +141,7 @@ class AccountRow(NamedTuple):
     seconds: int
     gpus: int
     node: str
+    partition: str
 
 
 def missing(*, accounting: bool = False) -> str | None:
@@ -365,11 +366,11 @@ class PrivateSlurm:
     def accounted(self, *jobs: str) -> list[AccountRow]:
         """Every start of every task of these jobs, as the accounts have it."""
         argv = ["sacct", "-X", "-D", "-n", "-P", f"--jobs={','.join(jobs)}"]
-        text = self.run(*argv, "--format=JobID,State,ElapsedRaw,AllocTRES,NodeList")
+        text = self.run(*argv, "--format=JobID,State,ElapsedRaw,AllocTRES,NodeList,Partition")
         rows = (line.split("|") for line in text.splitlines())
         return [
-            AccountRow(job, state, int(seconds), _gpus_of(tres), node)
-            for job, state, seconds, tres, node in rows
+            AccountRow(job, state, int(seconds), _gpus_of(tres), node, partition)
+            for job, state, seconds, tres, node, partition in rows
         ]
 
     def settled(self, *jobs: str) -> list[AccountRow]:

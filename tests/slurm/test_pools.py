@@ -50,8 +50,7 @@ def sampled(slurm: PrivateSlurm) -> Iterator[Counter[str]]:
 
 def ran_in(slurm: PrivateSlurm, job: str, partition: str) -> bool:
     """Whether the accounts have the job there, and nowhere else; they come later than it."""
-    rows = slurm.run("sacct", "-X", "-D", "-n", "-P", "-j", job, "-o", "JobID,Partition").splitlines()
-    return {row.partition("|")[2] for row in rows} == {partition}
+    return {row.partition for row in slurm.accounted(job)} == {partition}
 
 
 @pytest.mark.parametrize("reuse", [False, True])
