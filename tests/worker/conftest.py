@@ -23,7 +23,7 @@ from hpcsweep.store.batch import (
     write_manifest,
 )
 from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 
 class Bench:
@@ -83,6 +83,10 @@ class Bench:
 
     def environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, "TMPDIR": str(self.temporary), **more}
+
+    def wait_for(self, name: str) -> None:
+        """Wait until training has made this file in its folder."""
+        wait_until((self.workdir / name).exists)
 
     def start(
         self, task: int = 0, restart: int = 0, *, argv: Sequence[str] = (), **environ: str

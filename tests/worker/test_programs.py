@@ -23,10 +23,6 @@ STEPS = (r"epoch (?P<step>\d+) error (?P<val_error>\S+)",)
 COUNTED = (r"error (?P<val_error>\S+)",)
 
 
-def wait_for(bench: Bench, name: str) -> None:
-    wait_until((bench.workdir / name).exists)
-
-
 def reported(bench: Bench, rung: int = 0, attempt: int = 0) -> list[int]:
     """The steps that a run's attempt reported."""
     return [report.step for report in read_reports(bench.trial().metrics(rung, attempt, 0))]
@@ -185,7 +181,7 @@ ENDLESS = (
 def test_a_run_that_has_its_value_at_its_resource_is_completed_whatever_ends_it(bench: Bench) -> None:
     bench.plan([bench.run(resource=3)], command=ENDLESS, shell=True, metrics=STEPS, notice_s=0.2)
     worker = bench.start()
-    wait_for(bench, "ready")
+    bench.wait_for("ready")
     worker.send_signal(signal.SIGUSR2)
     assert worker.wait(PATIENCE_S) == 0
     assert ending(bench) == (Outcome.COMPLETED, 0.3, 0, 3, False)

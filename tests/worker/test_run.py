@@ -225,10 +225,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_for(bench: Bench, name: str) -> None:
-    wait_until((bench.workdir / name).exists)
-
-
 @pytest.mark.parametrize(
     ("signum", "why"),
     [(signal.SIGUSR2, Interruption.TIMEOUT), (signal.SIGTERM, Interruption.PREEMPTED)],
@@ -254,7 +250,7 @@ def test_a_signalled_run_checkpoints_and_resumes_from_it_in_the_next_start(
     """
     bench.plan_python(code, bench.run(resource=4))
     worker = bench.start()
-    wait_for(bench, "ready")
+    bench.wait_for("ready")
     worker.send_signal(signum)
     assert worker.wait(PATIENCE_S) == 0
     (told,) = bench.results()
@@ -280,7 +276,7 @@ def test_training_that_ignores_sigterm_is_killed_after_the_grace_period(bench: B
     """
     bench.plan_python(code, grace_s=0.2)
     worker = bench.start()
-    wait_for(bench, "ready")
+    bench.wait_for("ready")
     worker.terminate()
     assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
@@ -298,9 +294,9 @@ def test_training_has_the_whole_notice_after_sigusr2_unless_sigterm_cuts_it_shor
     """
     bench.plan_python(code, notice_s=60.0, grace_s=0.2)
     worker = bench.start()
-    wait_for(bench, "ready")
+    bench.wait_for("ready")
     worker.send_signal(signal.SIGUSR2)
-    wait_for(bench, "told")
+    bench.wait_for("told")
     with pytest.raises(subprocess.TimeoutExpired):
         worker.wait(1)  # five times the grace after SIGTERM
     assert "SIGUSR2: training is told to stop, it has 60 s" in bench.log()
@@ -334,7 +330,7 @@ def test_a_signal_while_the_worker_leaves_does_not_make_a_failed_task_of_it(benc
 def test_a_plain_command_is_ended_by_sigterm_at_once(bench: Bench) -> None:
     bench.plan_command("sh -c 'touch ready; sleep 60'")
     worker = bench.start()
-    wait_for(bench, "ready")
+    bench.wait_for("ready")
     worker.terminate()
     assert worker.wait(PATIENCE_S) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
@@ -353,7 +349,7 @@ def test_a_child_that_gets_the_signal_first_is_interrupted_too(bench: Bench) -> 
     bench.plan_command("sh -c 'echo $$ > pid; touch ready; exec sleep 60'")
     argv = [sys.executable, "-c", PATIENT, str(bench.batch.root), "--task", "0"]
     worker = subprocess.Popen(argv, env=bench.environment(), cwd="/")
-    wait_for(bench, "ready")
+    bench.wait_for("ready")
     pid = int((bench.workdir / "pid").read_text())
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not is_running(pid))
@@ -370,7 +366,7 @@ def test_sigusr2_does_not_kill_a_program_that_only_looks_at_the_stop_file(bench:
         shell=True,
     )
     worker = bench.start()
-    wait_for(bench, "ready")
+    bench.wait_for("ready")
     worker.send_signal(signal.SIGUSR2)
     assert worker.wait(PATIENCE_S) == 0
     (result,) = bench.results()
@@ -381,7 +377,7 @@ def test_sigusr2_does_not_kill_a_program_that_only_looks_at_the_stop_file(bench:
 def test_training_dies_with_a_killed_worker(bench: Bench) -> None:
     bench.plan_command("sh -c 'echo $$ > pid; touch ready; exec sleep 60'")
     worker = bench.start()
-    wait_for(bench, "ready")
+    bench.wait_for("ready")
     worker.kill()
     worker.wait()
     pid = int((bench.workdir / "pid").read_text())
