@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 #: A wall clock that deviates by more than this from the monotonic clock has jumped.
@@ -14,12 +15,16 @@ ACCEPT_JUMP_S: Final = 60.0
 class SystemClock:
     """The time of this machine; short-lived jumps of its wall clock are ignored.
 
+    Args:
+        wake: Called as soon as `sleeping` is true; what it raises ends the sleep.
+
     Attributes:
         sleeping: Whether it sleeps at the moment.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
         self.sleeping = False
+        self._wake = wake
         self._wall, self._passed = time.time(), time.monotonic()
         #: Since when, on the monotonic clock, the wall clock has been off; None while it is not.
         self._off_since: float | None = None
@@ -41,6 +46,7 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         self.sleeping = True
         try:
+            self._wake()
             time.sleep(seconds)
         finally:
             self.sleeping = False

@@ -338,7 +338,8 @@ class _Signals:
     NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
-        self.clock = SystemClock()
+        # A signal may come before the clock sleeps and behind the last look at what was received.
+        self.clock = SystemClock(self.raise_if_received)
         self._received: int | None = None
 
     def __enter__(self) -> _Signals:

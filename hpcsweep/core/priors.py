@@ -19,10 +19,13 @@ from hpcsweep.core.arrays import Floats, Generator, Ints, np
 from hpcsweep.core.domains import Choice, Domain, Float, Int, InvalidDomain, Ordinal
 from hpcsweep.core.text import format_value, json_key
 
-#: Configurations, or results, after which a prior has lost half of its weight (beta of piBO).
-STRENGTH: Final = 10
+#: Configurations after which half of the draws are of a prior, and results up to which an acquisition is
+#: multiplied by all of it (beta of piBO).
+STRENGTH: Final = 20
 #: Observations from which on it counts whether they agree with a prior.
 LEAST: Final = 5
+#: They agree in full where their ranks have this correlation with its density. Good priors have 0.5 to 0.9.
+AGREES: Final = 0.5
 #: Share of an even density that a prior is mixed with where it weighs an acquisition.
 DOUBT: Final = 0.1
 #: The two keys of a prior that is a normal distribution.
@@ -241,7 +244,8 @@ class Priors:
     def exponent(self, units: Floats, values: Floats, resources: Ints) -> float:
         """The power of the prior that an acquisition is multiplied by, after these observations.
 
-        It falls with their number, and is 0 while those that the prior finds probable are the worse ones.
+        It falls with their number, and the less those that the prior finds probable are the better ones: to 0
+        where they are the worse ones.
 
         Args:
             units: Their configurations in the unit cube, `(m, d)`.
@@ -252,10 +256,14 @@ class Priors:
         if not self._columns or not len(levels):
             return exponent(len(values))
         rows = np.flatnonzero(level == np.argmax(np.bincount(level)))
+        if len(rows) < LEAST:
+            return exponent(len(rows))
         believed = self._softened(units[rows])
         ranks = np.argsort(np.argsort(np.nan_to_num(values[rows], nan=np.inf), kind="stable"))
-        agrees = len(rows) < LEAST or np.cov(believed, ranks)[0, 1] < 0
-        return exponent(len(rows)) if agrees else 0.0
+        if not np.ptp(believed):
+            return 0.0
+        agreement = -float(np.corrcoef(believed, ranks)[0, 1]) / AGREES
+        return exponent(len(rows)) * min(1.0, max(0.0, agreement))
 
     def log_factor(self, unit: Floats, *, power: float) -> Floats:
         """Logarithm `(n,)` of what an acquisition at `(n, d)` is multiplied by."""

@@ -37,6 +37,8 @@ SEARCHERS: Final[Mapping[str, str]] = {
 #: Which version of a searcher this is, where that is not 1: each change after which the same history gives
 #: other proposals raises it. Those of other packages have it as the attribute `version` of their class.
 VERSIONS: Final[Mapping[str, int]] = {"auto": 2, "gp": 3, "tpe": 2}
+#: How often it has changed what they make of priors: that much higher is the version where a space has some.
+PRIORS: Final = 1
 #: What `auto` may hand over to, by the searcher that it chose.
 HANDS_OVER: Final[Mapping[str, str]] = {"gp": "tpe"}
 ENTRY_POINTS: Final = "hpcsweep.searchers"
@@ -53,29 +55,34 @@ def searcher_class(name: str) -> type[Searcher]:
     return cast("type[Searcher]", find_class(SEARCHERS, name, group=ENTRY_POINTS, key="searcher.name"))
 
 
-def searcher_version(name: str) -> int:
+def searcher_version(name: str, *, priors: bool = False) -> int:
     """Which version of the searcher this is; equal ones give the same proposals for the same history.
+
+    Args:
+        name: Of the searcher.
+        priors: Whether parameters have some.
 
     Raises:
         SpecError: There is no such searcher.
     """
     if name in SEARCHERS:
-        return VERSIONS.get(name, 1)
+        return VERSIONS.get(name, 1) + (PRIORS if priors else 0)
     return int(getattr(searcher_class(name), "version", 1))
 
 
-def searcher_versions(name: str, resolved: str = "") -> dict[str, int]:
+def searcher_versions(identity: Mapping[str, Any], resolved: str = "") -> dict[str, int]:
     """Versions of a sweep's searcher, and of those that it stands for, where they are not 1.
 
     Args:
-        name: In the spec.
+        identity: Of its spec, see `SweepSpec.identity`.
         resolved: What `auto` chose, empty for others.
 
     Raises:
         SpecError: There is no such searcher.
     """
-    names = [name, resolved, HANDS_OVER.get(resolved, "")]
-    versions = {used: searcher_version(used) for used in names if used}
+    names = [identity.get("searcher", {}).get("name", ""), resolved, HANDS_OVER.get(resolved, "")]
+    priors = any("prior" in parameter for parameter in identity.get("space", {}).values())
+    versions = {used: searcher_version(used, priors=priors) for used in names if used}
     return {used: version for used, version in versions.items() if version != 1}
 
 
@@ -84,9 +91,9 @@ def changed_searchers(started: SweepStarted) -> list[str]:
 
     A sweep of a searcher that is not installed here has none.
     """
-    name, before = started.identity.get("searcher", {}).get("name", ""), started.searcher_versions
+    before = started.searcher_versions
     try:
-        now = searcher_versions(name, started.resolved_searcher) if name else {}
+        now = searcher_versions(started.identity, started.resolved_searcher)
     except SpecError:
         return []
     changed = {used: (before.get(used, 1), now.get(used, 1)) for used in sorted({*before, *now})}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats, History
 from hpcsweep.core.objectives import Objectives
+from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value
 from hpcsweep.searchers.gp_model import align_resources, fit_model, transform_values
 from hpcsweep.searchers.gp_pool import CandidatePool, Features
@@ -57,9 +58,12 @@ class GP(RandomFallback):
     to the front, for a trade-off drawn at random (Knowles 2006, ParEGO); a large batch has eight of them.
 
     The first `startup` configurations are a scrambled Sobol sequence, and more only while there are no
-    two different values yet. Configurations of earlier sweeps and enqueued ones count. Where parameters have
-    priors, they are drawn from these instead, and the improvement is multiplied by the prior to a power that
-    falls with the number of results (Hvarfner et al. 2022, piBO), and is 0 while they contradict it.
+    two different values yet. Configurations of earlier sweeps and enqueued ones count.
+
+    Where parameters have priors, every second of the first configurations is drawn from these: the others
+    show whether they are right. Then the improvement is multiplied by the prior to a power that falls with
+    the number of results (Hvarfner et al. 2022, piBO), and the less these agree with it.
+
     All computations run on one thread in double precision: the number of cores makes no difference to the
     answer, another version or build of the numerical libraries may.
 
@@ -104,18 +108,22 @@ class GP(RandomFallback):
 
     def _first(self, n: int, history: History, rng: Generator) -> list[Config]:
         """Configurations before there is a model."""
-        return self.complete([], n, history, rng) if history.space.priors else self._sobol(n, history)
+        done = history.proposed
+        if not history.space.priors:
+            return self._sobol(n, history.space, skip=done)
+        evenly = self._sobol((done + n) // 2 - done // 2, history.space, skip=done // 2)
+        return [*self.complete([], n - len(evenly), history, rng), *evenly]
 
-    def _sobol(self, n: int, history: History) -> list[Config]:
-        """The next `n` of one sequence for the whole sweep."""
+    def _sobol(self, n: int, space: Space, *, skip: int) -> list[Config]:
+        """`n` of one sequence for the whole sweep, behind those that were taken already."""
         from scipy.stats.qmc import Sobol
 
         # Newer versions call it `rng` and still take `seed`; older ones know only `seed`.
-        engine = Sobol(len(history.space.columns), seed=default_rng(self._seed))
-        if history.proposed:
-            engine.fast_forward(history.proposed)
+        engine = Sobol(len(space.columns), seed=default_rng(self._seed))
+        if skip:
+            engine.fast_forward(skip)
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # n is no power of 2
-            return history.space.from_unit(engine.random(n))
+            return space.from_unit(engine.random(n))
 
     def _propose_for_front(
         self, n: int, history: History, rng: Generator, *, besides: Sequence[Config]

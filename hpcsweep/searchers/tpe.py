@@ -57,8 +57,8 @@ class TPE(RandomFallback):
       been tried. A share of the proposals is random, as long as the sweep goes on: low resources may
       mislead, and at the largest one only those are known that were good at the low ones.
     - Where parameters have priors, some candidates are drawn from these, and l / g is multiplied by their
-      density to a power that falls with the number of results (Hvarfner et al. 2022, piBO), and is 0 while
-      the results contradict them.
+      density to a power that falls with the number of results (Hvarfner et al. 2022, piBO), and the less
+      these agree with it.
     - Of many bad observations a systematic sample, in order of time and by weight, stands for all: it
       estimates the same density, and bandwidths have reached their floor with far fewer.
 

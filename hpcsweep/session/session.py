@@ -329,7 +329,7 @@ class Session:
             at,
             identity,
             resolved_searcher=resolved,
-            searcher_versions=searcher_versions(self.spec.searcher.name, resolved),
+            searcher_versions=searcher_versions(identity, resolved),
             default_time_s=default_time_s or 0,
             default_mem_mib=default_mem_mib or 0,
         )

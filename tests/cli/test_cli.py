@@ -432,6 +432,15 @@ def test_first_signal_lets_a_tick_finish_and_second_interrupts_it() -> None:
         assert again.value.code == 130
 
 
+def test_signal_just_before_a_sleep_ends_it() -> None:
+    with _Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted) as told:
+            signals.clock.sleep(PATIENCE_S)
+        assert told.value.code == 128 + signal.SIGTERM
+        assert not signals.clock.sleeping
+
+
 def test_signal_between_ticks_interrupts_at_once() -> None:
     with _Signals() as signals:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -145,8 +146,35 @@ def test_prior_is_described(prior: Any, domain: Domain, words: str) -> None:
 
 
 def test_weight_of_a_prior_fades_with_what_is_known() -> None:
-    assert [draw_probability(known) for known in (0, 10, 90)] == [1.0, 0.5, 0.1]
-    assert [exponent(results) for results in (0, 10, 100, 1000)] == [1.0, 1.0, 0.1, 0.01]
+    assert [draw_probability(known) for known in (0, 20, 180)] == [1.0, 0.5, 0.1]
+    assert [exponent(results) for results in (0, 20, 200, 2000)] == [1.0, 1.0, 0.1, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("worse", "power"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7], 1.0),  # the farther from the center
+        ([7, 6, 5, 4, 3, 2, 1, 0], 0.0),
+        ([3, 0, 7, 1, 6, 2, 5, 4], 0.46),
+        ([4, 5, 1, 6, 2, 7, 0, 3], 0.0),
+    ],
+)
+def test_power_of_a_prior_depends_on_how_results_agree_with_it(worse: list[float], power: float) -> None:
+    priors = Priors([(Normal(0.0, 0.5), Float(0.0, 1.0))])
+    units, resources = np.linspace(0.0, 1.0, 8)[:, None], np.ones(8, dtype=np.int64)
+    values = np.array(worse, dtype=float)
+    assert priors.exponent(units, values, resources) == pytest.approx(power, abs=0.02)
+    values[values == 7] = math.nan  # a failure is the worst of all
+    assert priors.exponent(units, values, resources) == pytest.approx(power, abs=0.02)
+    assert priors.exponent(units[:4], -units[:4, 0], resources[:4]) == 1.0  # too few to tell
+    rare = np.where(np.arange(16) < 8, 1, 3)[:15]  # most are at resource 1
+    both = np.concatenate([values, -values[:7]])
+    assert priors.exponent(np.concatenate([units, units[:7]]), both, rare) == pytest.approx(power, abs=0.02)
+
+
+def test_a_prior_to_which_all_results_are_alike_has_no_power() -> None:
+    priors = Priors([(Weights((1.0, 5.0)), Choice(("sgd", "adam")))])
+    assert priors.exponent(np.full((6, 1), 0.75), np.arange(6.0), np.ones(6, dtype=np.int64)) == 0.0
 
 
 def test_sample_without_priors_draws_as_ever() -> None:

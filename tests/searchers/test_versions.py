@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from numpy.random import default_rng
@@ -12,8 +12,10 @@ from numpy.random import default_rng
 import hpcsweep.searchers
 from hpcsweep.core.events import SweepStarted
 from hpcsweep.core.history import History
+from hpcsweep.core.priors import Normal
 from hpcsweep.core.space import Choice, Int, Ordinal, Parameter, Space
 from hpcsweep.searchers import changed_searchers, make_searcher, searcher_version, searcher_versions
+from hpcsweep.spec.parameters import space_to_yaml
 
 SPACE = Space(
     (
@@ -21,6 +23,14 @@ SPACE = Space(
         Parameter("b", Ordinal((1, 2, 4, 8, 16, 32))),
         Parameter("c", Choice(("p", "q", "r"))),
         Parameter("d", Int(1, 30), {"c": ("p", "q")}),
+    )
+)
+#: The same with what is believed of two of its parameters.
+BELIEVED = Space(
+    (
+        Parameter("a", Int(1, 12), prior=Normal(4, 2.0)),
+        *SPACE.parameters[1:3],
+        Parameter("d", Int(1, 30), {"c": ("p", "q")}, prior=Normal(25, 3.0)),
     )
 )
 #: Version and digest of what is proposed in `proposals`. A searcher that proposes something else has a new
@@ -33,11 +43,18 @@ PROPOSALS: Final = {
     "gp": (3, "767c2ac8e969"),
     "evolution": (1, "b63497b2e69d"),
 }
+#: The same of those that make use of priors, in a space that has some, for which `PRIORS` counts.
+BELIEVING: Final = {
+    "random": (2, "eb7fb88eb33f"),
+    "tpe": (3, "2f370228b9e1"),
+    "gp": (4, "2bdf4499617e"),
+    "evolution": (2, "761e5206fae1"),
+}
 
 
-def proposals(name: str) -> str:
+def proposals(name: str, space: Space) -> str:
     """Digest of what a searcher proposes, in batches of 6 and 1."""
-    searcher, known = make_searcher(name, seed=1, options={}), History(SPACE)
+    searcher, known = make_searcher(name, seed=1, options={}), History(space)
     for n in (6, 6, 6, 6, 1, 1):
         for config in searcher.ask(n, known, default_rng([0, known.proposed])):
             index = known.add(config)
@@ -49,11 +66,22 @@ def proposals(name: str) -> str:
 
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_other_proposals_are_another_version(name: str) -> None:
-    assert (searcher_version(name), proposals(name)) == PROPOSALS[name]
+    assert (searcher_version(name), proposals(name, SPACE)) == PROPOSALS[name]
 
 
-def began(name: str, *, resolved: str = "", versions: dict[str, int] | None = None) -> SweepStarted:
-    identity = {"searcher": {"name": name}}
+@pytest.mark.parametrize("name", BELIEVING)
+def test_other_proposals_with_priors_are_another_version(name: str) -> None:
+    assert (searcher_version(name, priors=True), proposals(name, BELIEVED)) == BELIEVING[name]
+
+
+def identity_of(name: str, space: Space = SPACE) -> dict[str, Any]:
+    return {"searcher": {"name": name}, "space": space_to_yaml(space)}
+
+
+def began(
+    name: str, *, space: Space = SPACE, resolved: str = "", versions: dict[str, int] | None = None
+) -> SweepStarted:
+    identity = identity_of(name, space)
     return SweepStarted(
         "cafe01", "s", 0.0, identity, resolved_searcher=resolved, searcher_versions=versions or {}
     )
@@ -61,10 +89,11 @@ def began(name: str, *, resolved: str = "", versions: dict[str, int] | None = No
 
 def test_versions_are_recorded_of_what_a_sweep_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hpcsweep.searchers, "VERSIONS", {"gp": 2, "tpe": 3})
-    assert searcher_versions("random") == {}
-    assert searcher_versions("auto", "random") == {}
-    assert searcher_versions("auto", "gp") == {"gp": 2, "tpe": 3}
-    assert searcher_versions("auto", "tpe") == {"tpe": 3}
+    assert searcher_versions(identity_of("random")) == {}
+    assert searcher_versions(identity_of("auto"), "random") == {}
+    assert searcher_versions(identity_of("auto"), "gp") == {"gp": 2, "tpe": 3}
+    assert searcher_versions(identity_of("auto"), "tpe") == {"tpe": 3}
+    assert searcher_versions(identity_of("auto", BELIEVED), "gp") == {"auto": 2, "gp": 3, "tpe": 4}
 
 
 def test_a_sweep_says_that_its_searcher_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +108,12 @@ def test_a_sweep_says_that_its_searcher_is_another_version(monkeypatch: pytest.M
             "the searcher gp has changed since the sweep began (version 1, now 2): new proposals come from "
             "the present version; to keep the old one, continue with the hpcsweep that started the sweep"
         )
+
+
+def test_a_sweep_with_priors_says_that_these_are_used_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without priors, for which nothing has changed, says nothing."""
+    monkeypatch.setattr(hpcsweep.searchers, "PRIORS", 1)
+    assert changed_searchers(began("random")) == []
+    assert changed_searchers(began("random", space=BELIEVED, versions={"random": 2})) == []
+    (line,) = changed_searchers(began("random", space=BELIEVED))
+    assert line.startswith("the searcher random has changed since the sweep began (version 1, now 2): ")
