@@ -60,7 +60,7 @@ class GP(RandomFallback):
     The first `startup` configurations are a scrambled Sobol sequence, and more only while there are no
     two different values yet. Configurations of earlier sweeps and enqueued ones count.
 
-    Where parameters have priors, every second of the first configurations is drawn from these: the others
+    Where parameters have priors, every fourth of the first configurations is drawn from these: the others
     show whether they are right. Then the improvement is multiplied by the prior to a power that falls with
     the number of results (Hvarfner et al. 2022, piBO), and the less these agree with it.
 
@@ -111,7 +111,8 @@ class GP(RandomFallback):
         done = history.proposed
         if not history.space.priors:
             return self._sobol(n, history.space, skip=done)
-        evenly = self._sobol((done + n) // 2 - done // 2, history.space, skip=done // 2)
+        skip, end = (3 * count // 4 for count in (done, done + n))
+        evenly = self._sobol(end - skip, history.space, skip=skip)
         return [*self.complete([], n - len(evenly), history, rng), *evenly]
 
     def _sobol(self, n: int, space: Space, *, skip: int) -> list[Config]:

@@ -47,7 +47,7 @@ PROPOSALS: Final = {
 BELIEVING: Final = {
     "random": (2, "eb7fb88eb33f"),
     "tpe": (3, "2f370228b9e1"),
-    "gp": (4, "2bdf4499617e"),
+    "gp": (4, "4adc613231fa"),
     "evolution": (2, "761e5206fae1"),
 }
 
