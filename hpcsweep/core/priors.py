@@ -24,7 +24,8 @@ from hpcsweep.core.text import format_value, json_key
 STRENGTH: Final = 20
 #: Observations from which on it counts whether they agree with a prior.
 LEAST: Final = 5
-#: They agree in full where their ranks have this correlation with its density. Good priors have 0.5 to 0.9.
+#: They agree in full where their ranks have this correlation with the logarithm of its density. Good priors
+#: have 0.5 to 0.9.
 AGREES: Final = 0.5
 #: Share of an even density that a prior is mixed with where it weighs an acquisition.
 DOUBT: Final = 0.1
