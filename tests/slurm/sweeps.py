@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -137,6 +141,37 @@ def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 300)
         assert now < end, f"{what}: not within {timeout_s:g} s"
         time.sleep(min(max(0.2, 5 * (now - began)), 2.0))
         began = time.monotonic()
+
+
+@contextmanager
+def sampled(look: Callable[[], E]) -> Iterator[list[E]]:
+    """What is seen at each look; one follows another until the block ends."""
+    samples: list[E] = []
+    over = threading.Event()
+
+    def look_on() -> None:
+        while not over.wait(0.3):
+            samples.append(look())
+
+    thread = threading.Thread(target=look_on)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+
+
+def gpus_held(slurm: PrivateSlurm) -> Counter[str]:
+    """GPUs that running tasks hold in each partition of a cluster with accounts.
+
+    A completing task is over: the throttle of its array gives its place away at that moment.
+    """
+    held = Counter[str]()
+    text = slurm.run("squeue", "-h", "-r", "--states=RUNNING", "-O", "partition:20,tres-alloc:200")
+    for line in text.splitlines():
+        held[line.split()[0]] += sum(map(int, re.findall(r"gres/gpu=(\d+)", line)))
+    return held
 
 
 def drives(root: Path, process: subprocess.Popen[str]) -> bool:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,34 +13,9 @@ from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, finish, outcome, undisturbed, wait_until
+from .sweeps import Sweep, finish, gpus_held, outcome, sampled, undisturbed, wait_until
 
 POOLS = "cluster.pools=[{partition: gpu, max_gpus: 3}, {partition: urgent, max_gpus: 4, preemptible: true}]"
-
-
-@contextmanager
-def sampled(slurm: PrivateSlurm) -> Iterator[Counter[str]]:
-    """The most GPUs that running jobs of each partition held together, until the block ends."""
-    most = Counter[str]()
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.3):
-            now = Counter[str]()
-            form = "partition:20,tres-alloc:200"
-            text = slurm.run("squeue", "-h", "-r", "--states=RUNNING,COMPLETING", "-O", form)
-            for line in text.splitlines():
-                now[line.split()[0]] += sum(map(int, re.findall(r"gres/gpu=(\d+)", line)))
-            for partition, gpus in {**now, "all": now.total()}.items():
-                most[partition] = max(most[partition], gpus)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield most
-    finally:
-        over.set()
-        thread.join()
 
 
 def ran_in(slurm: PrivateSlurm, job: str, partition: str) -> bool:
@@ -59,12 +29,16 @@ def test_partitions_are_used_in_their_order_within_each_cap_and_decide_as_one_do
 ) -> None:
     sets = (POOLS, f"cluster.reuse={str(reuse).lower()}")
     with Sweep(accounts, tmp_path / "pools", *sets, max_gpus=6, holds={"hold": "True"}) as sweep:
-        with sampled(accounts) as most:
+        with sampled(lambda: gpus_held(accounts)) as samples:
             driver = sweep.launch()
-            wait_until("as many run as may", lambda: most["all"] == 6)
+            wait_until("as many run as may", lambda: any(each.total() == 6 for each in samples))
             sweep.release("hold")
             finish(driver)
-        assert most == {"gpu": 3, "urgent": 3, "all": 6}
+        assert max(each.total() for each in samples) == 6
+        assert {name: max(each[name] for each in samples) for name in ("gpu", "urgent")} == {
+            "gpu": 3,
+            "urgent": 3,
+        }
         planned = sweep.of_kind(BatchPlanned)
         assert [event.pool for event in planned[:2]] == ["gpu", "urgent"]
         partitions = {event.batch: event.pool for event in planned}

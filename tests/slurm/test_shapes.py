@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ from hpcsweep.core.events import BatchPlanned, RunFinished, TrialCreated
 from tests.compacted import batch_files
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, finish, outcome, undisturbed, wait_until
+from .sweeps import Sweep, finish, gpus_held, outcome, sampled, undisturbed, wait_until
 
 GPUS = {256: 1, 512: 2, 1024: 4}
 WIDTH = f"space.width={{type: choice, values: {[*GPUS]}}}"
@@ -25,38 +22,18 @@ SHAPED = (
 )
 
 
-@contextmanager
-def sampled_gpus(slurm: PrivateSlurm) -> Iterator[list[int]]:
-    """GPUs that running jobs held together, looked at again and again until the block ends."""
-    samples: list[int] = []
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.3):
-            text = slurm.run("squeue", "-h", "-r", "--states=RUNNING,COMPLETING", "-O", "tres-alloc:200")
-            samples.append(sum(map(int, re.findall(r"gres/gpu=(\d+)", text))))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        over.set()
-        thread.join()
-
-
 @pytest.mark.parametrize("reuse", [False, True])
 def test_arrays_hold_the_gpus_of_their_runs_within_the_cap_and_decide_as_one_shape_does(
     accounts: PrivateSlurm, tmp_path: Path, *, reuse: bool
 ) -> None:
     sets = (*SHAPED, f"cluster.reuse={str(reuse).lower()}")
     with Sweep(accounts, tmp_path / "shaped", *sets, max_gpus=8, holds={"hold": "True"}) as sweep:
-        with sampled_gpus(accounts) as samples:
+        with sampled(lambda: gpus_held(accounts)) as samples:
             driver = sweep.launch()
-            wait_until("many are held", lambda: max(samples, default=0) > 4)
+            wait_until("many are held", lambda: any(each.total() > 4 for each in samples))
             sweep.release("hold")
             finish(driver)
-        assert max(samples) <= 8
+        assert max(each.total() for each in samples) <= 8
 
         # Every array has the GPUs of its runs, in the accounts too.
         widths = {event.trial: event.config["width"] for event in sweep.of_kind(TrialCreated)}

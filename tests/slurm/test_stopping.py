@@ -17,7 +17,7 @@ from hpcsweep.core.events import (
 
 from .fixture import PrivateSlurm
 from .sweeps import Sweep, finish, wait_until
-from .test_accounting import TRAINER
+from .test_accounting import TRAINER, reached
 
 
 def job_of(sweep: Sweep, trial: int, *, attempt: int = 0) -> str:
@@ -49,7 +49,7 @@ def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is
         driver = sweep.launch()
         stopped, cancelled = job_of(sweep, 0), job_of(sweep, 1)
         trial = sweep.root / "trials/0000/0"
-        wait_until("two steps", lambda: (trial / "checkpoints/step-2").exists())
+        wait_until("both have a checkpoint", lambda: reached(sweep, 2) >= {0, 1})
         slurm.run("scancel", cancelled)
         assert sweep.told("stop", "0").startswith("stop of trial 0 requested: ")
         wait_until("the stop is taken up", lambda: bool(sweep.of_kind(TrialStopped)))

@@ -156,7 +156,12 @@ def test_a_controller_that_is_down_for_two_minutes_changes_nothing(slurm: Privat
     hold = {"hold": "trial.resource == 1 and trial.id >= 4"}
     with Sweep(slurm, folder, trainer=TRAINER, pause=1.0, max_gpus=4, holds=hold) as sweep:
         driver = sweep.launch()
-        wait_until("some runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 2)
+        wait_until("the first runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 4)
+
+        def later() -> list[str]:
+            return [row.task for row in slurm.squeue(states="running") if int(row.task) >= 4]
+
+        wait_until("others run", lambda: len(later()) == 4)
         slurm.stop_controller()
         before = len(sweep.events)
         sweep.release("hold")

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,36 +23,9 @@ from tests.driver.sweeps import TABLE_27, TABLE_81, rung_table
 from tests.effort import by_effort
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, drives, finish, launch, outcome, undisturbed, wait_until, write_sweep
+from .sweeps import Sweep, drives, finish, launch, outcome, sampled, undisturbed, wait_until, write_sweep
 
 POLL_S = 1.0
-
-
-class Sampler:
-    """Looks at the queue from outside, again and again, for the most tasks running at a time.
-
-    A completing task is over: an array's throttle gives its place away at that moment.
-    """
-
-    def __init__(self, slurm: PrivateSlurm) -> None:
-        self.most = 0
-        self.samples = 0
-        self._slurm = slurm
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def _look(self) -> None:
-        while not self._done.wait(0.5):
-            self.most = max(self.most, len(self._slurm.squeue(states="running")))
-            self.samples += 1
-
-    def __enter__(self) -> Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -80,7 +52,7 @@ def test_hyperband_is_exact_on_slurm(
     most, table, trials, runs, trained = by_effort(smaller, larger)
     spec = write_sweep(tmp_path, max_resource=most, max_gpus=8)
     began = time.monotonic()
-    with Sampler(slurm) as sampler:
+    with sampled(lambda: len(slurm.squeue(states="running"))) as samples:  # a completing task is over
         finish(launch(spec, env={**os.environ, "COUNTED": "1"}))
     ticks = (time.monotonic() - began) / POLL_S
     results = hpcsweep.load(tmp_path / "results" / "free")
@@ -93,8 +65,8 @@ def test_hyperband_is_exact_on_slurm(
     assert results.runs["gpu_seconds"].sum() == pytest.approx(results.runs["seconds"].sum())
     assert 1 <= counted("sbatch") <= sum(len(rungs) for rungs in table.values())
     assert 3 <= counted("squeue") <= ticks + 1
-    assert sampler.samples > 10
-    assert 2 <= sampler.most <= 8
+    assert len(samples) > 10
+    assert 2 <= max(samples) <= 8
 
 
 def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateSlurm, tmp_path: Path) -> None:
