@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 #: How long a test waits for what is certain to come, before it fails. It is never what a test measures.
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 300.0
 
 
 def wait_until(condition: Callable[[], object], *, what: Callable[[], str] | str = "it never came") -> None:

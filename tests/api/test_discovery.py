@@ -167,7 +167,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "seconds", "reports", "steps"),
-    [("train", 60, True, 7), ("quiet", 60, False, 0), ("slow", 1, False, 0)],
+    [("train", 60, True, 7), ("quiet", 60, False, 0), ("slow", 3, False, 0)],
 )
 def test_reports_and_steps_are_found_too(
     folder: Path, name: str, seconds: int, reports: bool, steps: int

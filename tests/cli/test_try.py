@@ -260,7 +260,7 @@ def test_time_ends_a_run_that_would_go_on(folder: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_takes_its_job_with_it(folder: Path, signum: signal.Signals) -> None:
-    (folder / "p.sh").write_text("echo $$; echo $$ > pid; exec sleep 1000\n")
+    (folder / "p.sh").write_text("echo $$ > pid; echo $$; exec sleep 1000\n")
     (folder / "s.yaml").write_text(
         "train: {command: 'sh p.sh {args}', metrics: '(?P<loss>never)'}\n"
         "objective: {metric: loss}\nspace: {lr: [1, 2]}\n"

@@ -651,6 +651,7 @@ def test_it_follows_the_sweep_and_the_terminal_and_ends_with_the_sweep(
         shown.read_until("loss 0.01 (trial 11 at step 3)")
         shown.resize(30, 40)
         shown.read_until("loss 0.01 (trial 11 at step…")
+        wait_until(lambda: len(programs.calls()) >= 2)
         # It answers once the sweep has ended: it is asked once more, by whoever sees the end.
         begun, go = tmp_path / "begun", tmp_path / "go"
         waits = f": > '{begun}'; while test ! -e '{go}'; do /bin/sleep 0.02; done"

@@ -35,7 +35,7 @@ space: {lr: {type: float, low: 1e-4, high: 1.0, log: true}}
 searcher: random
 scheduler: {name: hyperband, max_resource: 9}
 resources: {gpus: 2, cpus: 4, mem: 8G, time: 30m}
-cluster: {partition: gpu, grace: 2}
+cluster: {partition: gpu, grace: 60}
 """
 
 #: A Slurm of one task: `sbatch` starts it as a process at once, unless the file `pending` is there.
@@ -139,6 +139,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "lr.yaml").write_text(SPEC)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(checks, "filesystem_type", lambda path: "nfs4")
+    monkeypatch.setattr(checks, "SLOW_S", PATIENCE_S)
     figures = SimpleNamespace(f_bavail=2**20, f_frsize=2**20, f_files=10**7, f_favail=10**6)
     monkeypatch.setattr(os, "statvfs", lambda path: figures)
     for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "CUDA_VISIBLE"))]:
@@ -414,6 +415,7 @@ def test_a_test_job_that_may_remain_is_reported_with_its_files(
         f"hpcsweep: {name}: a job by that name may still be there: scancel it, then remove {folder}\n"
     )
     assert result.exit_code == 2
+    wait_until(lambda: slurm.process() is None)
     shutil.rmtree(folder)
 
 

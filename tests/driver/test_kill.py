@@ -25,7 +25,7 @@ def killed_everywhere(folder: Path, sweep: str, *, stride: int = STRIDE) -> dict
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=3600,
     )
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)

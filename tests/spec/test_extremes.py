@@ -56,7 +56,7 @@ def test_yaml_that_no_spec_can_hold_is_refused_with_its_key_path(
         spec_of(tmp_path, text=text)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 2000
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 60  # not exponential
 
 
 VALUES = {

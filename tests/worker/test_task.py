@@ -192,7 +192,6 @@ def test_a_run_that_is_stopped_ends_while_its_siblings_go_on_and_one_that_waits_
         0: Outcome.STOPPED,
         3: Outcome.STOPPED,
     }
-    assert stopped[0].seconds < 25
     (bench.workdir / "go").touch()
     assert worker.wait(PATIENCE_S) == 0
     outcomes = {result.trial: (result.outcome, result.value) for result in bench.results()}

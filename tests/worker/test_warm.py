@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -426,11 +427,14 @@ def test_nothing_survives_a_killed_worker(task: WarmTask) -> None:
 LISTENS = """
     import time
     def train(trial):
-        print("trains")
-        for step in trial.steps():
+        step = 0
+        while not step or not trial.should_stop:
+            step += 1
             trial.report(step, val_error=step)
             with trial.checkpoint(step):
                 pass
+            if step == 1:
+                print("trains")
             time.sleep(0.05)
         print("told", trial.should_stop)
 """
@@ -485,7 +489,7 @@ def test_a_run_outlives_the_warm_process(task: WarmTask) -> None:
         "    while not os.path.exists('go'):\n        time.sleep(0.01)\n    return 4\n"
     )
     number = task.give(0)
-    wait_until(lambda: "\ntrains" in task.log_so_far(number))
+    wait_until(lambda: re.search(r"\ntrains \d+\n", task.log_so_far(number)))
     fork = int(task.printed(number)[-1].split()[1])
     for pid in task.processes():
         if pid not in (task.pid, fork):
