@@ -4,6 +4,7 @@
 (() => {
   const page = window.hpcsweep, button = document.getElementById("live");
   const KEY = `hpcsweep-view ${location.pathname}`, QUIET = 5000; // ms without a touch, a key or a wheel
+  const PATIENCE = 30000; // ms for an answer
   const every = Number(button.dataset.every) * 1000;
   let due = Date.now() + every, touched = 0;
   try { page.before = JSON.parse(sessionStorage.getItem(KEY)); } catch { /* then the page begins anew */ }
@@ -24,7 +25,8 @@
   }
   const served = location.protocol.startsWith("http");
   const answers = async () => {
-    try { return (await fetch(location.href, { method: "HEAD", cache: "no-store" })).ok; } catch { return false; }
+    const signal = AbortSignal.timeout(PATIENCE); // a tunnel may take the question and bring no answer
+    try { return (await fetch(location.href, { method: "HEAD", cache: "no-store", signal })).ok; } catch { return false; }
   };
   const quiet = () => !paused() && !document.hidden && Date.now() - touched >= Math.min(QUIET, every);
   setInterval(async () => {

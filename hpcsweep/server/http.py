@@ -12,12 +12,13 @@ server on the same node could collect ours, if that user could guess the path th
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import secrets
+import socket
 import socketserver
 import sys
-import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -69,7 +70,8 @@ class SweepServer(ThreadingHTTPServer):
         self.library = library
         self.home = f"/{secrets.token_urlsafe(12)}/"
         self._token = secrets.token_urlsafe(32)
-        self._free = threading.BoundedSemaphore(MOST_AT_ONCE)
+        #: Those that are open now.
+        self.connections: set[socket.socket] = set()
         super().__init__((LOOPBACK, port), _Handler)
 
     def server_bind(self) -> None:
@@ -79,7 +81,8 @@ class SweepServer(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own, while there are not too many."""
-        if self._free.acquire(blocking=False):
+        if len(self.connections) < MOST_AT_ONCE:
+            self.connections.add(request)
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -89,7 +92,14 @@ class SweepServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            self.connections.discard(request)
+
+    def server_close(self) -> None:
+        """Answers nobody any more, nor who has connected already and not asked yet."""
+        super().server_close()
+        for connection in tuple(self.connections):
+            with contextlib.suppress(OSError):  # closed a moment ago
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,21 @@ from tests.cli.test_list import ENDED, write
 from tests.html.browser import Browser
 from tests.html.test_trials_browser import _VIOLATIONS, LATER
 from tests.server.serving import EVENTS, serving
+from tests.waiting import wait_until
 
 #: Or, where it is paused, the opposite.
 _PAUSE = "document.getElementById('live').click()"
+_CONNECT = """
+const link = document.createElement("link");
+link.rel = "preconnect";
+link.href = location.origin;
+document.head.append(link);
+"""
+#: Half a minute passes in a fraction of a second.
+_IMPATIENT = """
+const within = AbortSignal.timeout;
+AbortSignal.timeout = (ms) => within.call(AbortSignal, ms / 100);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +89,22 @@ def test_a_page_whose_server_has_ended_stays_and_says_so(browser: Browser, tmp_p
     with serving(tmp_path, every=600.0) as server:
         browser.open(server.url)
         browser.until("return document.readyState === 'complete' && document.querySelector('.sweeps')")
+        # Browsers keep a connection for what they may ask next, on slow machines without being told.
+        browser.run(_CONNECT)
+        wait_until(lambda: server.connections)
     browser.run(LATER)
     browser.until("return document.getElementById('live')?.textContent === 'No answer'")
+    assert browser.text(".sweeps a") == "lr"
+
+
+def test_a_page_whose_questions_are_taken_but_not_answered_says_so(browser: Browser, tmp_path: Path) -> None:
+    """As by a tunnel whose other end is gone."""
+    write(tmp_path / "one", EVENTS, age_s=60)
+    with serving(tmp_path, every=600.0) as server:
+        browser.open(server.url)
+        browser.until("return document.readyState === 'complete' && document.querySelector('.sweeps')")
+        port = server.server_port
+    with socket.create_server(("127.0.0.1", port)):
+        browser.run(_IMPATIENT + LATER)
+        browser.until("return document.getElementById('live')?.textContent === 'No answer'")
     assert browser.text(".sweeps a") == "lr"

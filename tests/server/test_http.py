@@ -13,7 +13,7 @@ import pytest
 from hpcsweep.server.http import SweepServer
 from tests.cli.test_list import write
 from tests.server.serving import EVENTS, serving
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +198,17 @@ def test_connections_that_say_nothing_cannot_pile_up(tmp_path: Path, monkeypatch
             with contextlib.suppress(ConnectionError):
                 assert ask(server, server.home)[0].status == 200
                 break
+
+
+def test_a_server_that_has_ended_answers_nobody_who_had_connected(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", server.server_port)
+        connection = stack.enter_context(socket.create_connection(address, timeout=PATIENCE_S))
+        wait_until(lambda: server.connections)
+        server.shutdown()
+        server.server_close()
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = connection.recv(1)
+        assert answer == b""
