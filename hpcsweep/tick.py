@@ -6,7 +6,7 @@ some seconds, hands over runs as others end, and asks the cluster no oftener tha
 may. A job that only ticks, behind an array or after a while, waits for its turn, and stays while something
 is to be done that no other job will report.
 
-Whoever meets a driver at work relies on it. So a driver looks once more after it has let go: a result
+A task that meets a driver at work relies on it. So a driver looks once more after it has let go: a result
 that was written meanwhile may have nobody else. Little is imported before that is clear.
 """
 
@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import random
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -82,8 +83,6 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
             tick_task(layout, batch=host, task=request.task, job=request.job, goes_on=goes_on)
         else:
             tick_job(layout, job=request.job)
-    except SupersededError:
-        return 0
     except Exception as error:
         if isinstance(error, HpcsweepError | OSError):
             _log.error("%s", error)
@@ -119,15 +118,18 @@ def tick_task(
             continue
         if journal is None:
             return
-        with _open(layout, journal, batch=batch, task=task, job=job) as driver:
-            if goes_on:
-                _stay(driver)
-            elif not _look_is_enough(driver):
-                note_poll(layout)
-                while driver.tick() and driver.has_unread and time.monotonic() < deadline:
-                    pass
-            driver.schedule_successor()
-            driver.compact()
+        try:
+            with _open(layout, journal, batch=batch, task=task, job=job) as driver:
+                if goes_on:
+                    _stay(driver)
+                elif not _look_is_enough(driver):
+                    note_poll(layout)
+                    while driver.tick() and driver.has_unread and time.monotonic() < deadline:
+                        pass
+                driver.schedule_successor()
+                driver.compact()
+        except SupersededError:  # by a driver that may not live to do it
+            continue
         _check_attended(driver)
         if driver.state.ended is not None or not driver.has_unread:
             return
@@ -213,6 +215,8 @@ def tick_job(layout: Layout, *, job: str) -> None:
         time.sleep(POLL_S)
     while True:
         try:
+            if driver_at_work(layout) is not None:
+                raise HeldError(f"{layout.root}: another driver is at work")
             journal = _acquire(layout)
             if journal is None:
                 return
@@ -224,12 +228,12 @@ def tick_job(layout: Layout, *, job: str) -> None:
             _check_attended(driver)
             if driver.state.ended is not None or not driver.has_unread:
                 return
-        except HeldError:  # by a driver that may not live to do it
-            events = read_journal(layout).events
-            if has_successor(SweepState.replay(events), job):
-                return
+        except (HeldError, SupersededError):
+            # That driver may not live to do what is to be done, or count on this job.
             if time.monotonic() > deadline:
-                _submit_successor(layout, events)
+                events = read_journal(layout).events
+                if not _has_successor(layout, events, job):
+                    _submit_successor(layout, events)
                 return
             time.sleep(CHECK_S)
         except ClusterUnavailable:
@@ -244,13 +248,20 @@ def finish_unread(driver: Driver) -> None:
         tick_task(driver.layout)
 
 
-def has_successor(state: SweepState, job: str) -> bool:
-    """Whether another job than this will tick after the driver at work, should that die from now on."""
+def _has_successor(layout: Layout, events: Sequence[AnyEvent], job: str) -> bool:
+    """Whether another job than this will tick after the driver at work, should that die from now on.
+
+    The queue has to show it: this job may be the one that follows it, as it failed, or it may be cancelled.
+    """
+    state = SweepState.replay(events)
     if state.ended is not None:
         return True
-    if state.stopping is not None or not state.live:
+    ids = {batch.tick_job for batch in state.live.values() if batch.job is not None}
+    if state.stopping is not None or not ids or len(ids) < len(state.live) or ids & {"", job}:
         return False
-    return all(batch.job is not None and batch.tick_job not in ("", job) for batch in state.live.values())
+    cluster = _cluster(layout, events)
+    cluster.poll([])
+    return ids <= (cluster.known_jobs or {}).keys()
 
 
 class UnattendedError(HpcsweepError):
@@ -309,21 +320,30 @@ def _submit_successor(layout: Layout, events: Sequence[AnyEvent]) -> None:
 
 
 def _ensure_tick_job(layout: Layout, batch: str) -> None:
-    """Submit a job that ticks again, unless the queue shows one of this sweep; errors are only logged."""
+    """Submit a job that ticks again, unless the queue shows one that does soon; errors are only logged."""
     try:
         events = read_journal(layout).events
         cluster = _cluster(layout, events)
         cluster.poll([])
-        sweep = batch.rsplit("-", 2)[0]
-        jobs = cluster.known_jobs or {}
-        # By id where the site renames jobs; by name those that followed a job which failed.
-        named = any(name.startswith(f"{sweep}-") and name.endswith("-tick") for name in jobs.values())
-        if named or not SweepState.replay(events).tick_ids.isdisjoint(jobs):
+        name = f"{batch.rsplit('-', 2)[0]}-tick"
+        if _ticks_soon(SweepState.replay(events), cluster.known_jobs or {}, name):
             return
-        job = cluster.submit_tick(f"{sweep}-tick", layout.root, delay_s=RETRY_S)
+        job = cluster.submit_tick(name, layout.root, delay_s=RETRY_S)
         _log.warning("job %s looks again in %g s", job, RETRY_S)
     except Exception as error:
         _log.error("no job that looks again could be submitted: %s", error)
+
+
+def _ticks_soon(state: SweepState, jobs: Mapping[str, str], name: str) -> bool:
+    """Whether one of these jobs of the user ticks soon, and not only when an array ends or in an hour."""
+    recorded = state.tick_ids & jobs.keys()
+    if not all(jobs[job].endswith("-tick") for job in recorded):
+        return True  # the site renames jobs: what this function submitted before cannot be told
+    soon = time.time() + RETRY_S
+    if any(state.tick_jobs.get(job, math.inf) <= soon for job in recorded):
+        return True
+    # Nobody records what it submits, nor what follows a job that failed.
+    return any(known == name and job not in recorded for job, known in jobs.items())
 
 
 if __name__ == "__main__":

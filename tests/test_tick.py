@@ -20,6 +20,7 @@ from hpcsweep.core.cluster_protocol import Batch, Limits, Phase, SubmittedBatch,
 from hpcsweep.core.events import FilesCompacted, RunFinished, SweepEnded, SweepOutcome, SweepResumed
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.job_control import WATCH_S
 from hpcsweep.errors import ClusterError, ClusterUnavailable, HeldError, SubmitRefused
 from hpcsweep.session import session as session_module
 from hpcsweep.session.session import Session
@@ -59,6 +60,8 @@ class JobCluster(FolderCluster):
         self.stubborn = False
         #: What the queue shows of the user; None: it does not tell.
         self.known: dict[str, str] | None = None
+        #: So many polls fail.
+        self.unanswered = 0
 
     @property
     def known_jobs(self) -> Mapping[str, str] | None:
@@ -68,7 +71,14 @@ class JobCluster(FolderCluster):
         self.called.append((name, after, delay_s))
         return f"tick-{len(self.called)}"
 
+    @property
+    def poll_error(self) -> str:
+        return "squeue: no answer within 60 s" if self.unanswered else ""
+
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
+        self.unanswered = max(self.unanswered - 1, 0)
+        if self.unanswered:
+            return None
         shown = super().poll(live) or {}
         slow = {task: TaskState(Phase.RUNNING) for task in shown if task.task in self.slow}
         return {**shown, **slow}
@@ -277,23 +287,49 @@ def test_refused_batch_is_reported_and_loses_nothing(site: Site, caplog: pytest.
         ValueError("a mistake of ours"),
     ],
 )
-@pytest.mark.parametrize("waits", [False, True])
-def test_task_whose_tick_fails_submits_a_tick_job_unless_one_waits(
-    site: Site, monkeypatch: pytest.MonkeyPatch, fault: Exception, waits: bool
+@pytest.mark.parametrize(
+    ("queue", "submits"),
+    [
+        ({"7": "other-tick"}, True),
+        ({"7": "{sweep}-1-1-tick"}, True),  # it comes when that array has ended
+        ({"{first}": "{sweep}-tick"}, False),
+        ({"7": "{sweep}-tick"}, False),  # what such a failure, or that of a tick job, submitted
+    ],
+)
+def test_task_whose_tick_fails_submits_a_tick_job_unless_one_comes_soon(
+    site: Site, monkeypatch: pytest.MonkeyPatch, fault: Exception, queue: dict[str, str], submits: bool
 ) -> None:
     name = site.work(0)
     sweep = name.rsplit("-", 2)[0]
+    (first,) = site.state.tick_jobs
+    queue = {job.format(first=first): known.format(sweep=sweep) for job, known in queue.items()}
 
     def fails(*of: object) -> None:
         raise fault
 
     with monkeypatch.context() as patch:
         patch.setattr("hpcsweep.driver.loop.new_requests", fails)
-        patch.setattr(site.cluster, "known", {"7": f"{sweep}-1-1-tick"} if waits else {"7": "other-tick"})
+        patch.setattr(site.cluster, "known", queue | {site.batch.tick_job: f"{name}-tick"})
         assert site.tick(name, 0) == 1
-    assert site.cluster.called == ([] if waits else [(f"{sweep}-tick", "", tick.RETRY_S)])
+    assert site.cluster.called == ([(f"{sweep}-tick", "", tick.RETRY_S)] if submits else [])
     assert site.tick(name, 0) == 0
     assert site.finished() == 1
+
+
+def test_task_whose_tick_fails_does_not_count_on_a_job_that_comes_in_an_hour(
+    site: Site, passing: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = site.work(0)
+    site.cluster.known = {site.batch.tick_job: f"{name}-tick"}
+    assert site.tick(name, 0) == 0
+    assert [delay_s for *_, delay_s in site.cluster.called] == [WATCH_S]
+    site.cluster.known["tick-1"] = site.cluster.called.pop()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("hpcsweep.driver.loop.new_requests", lambda *of: 1 / 0)
+        for _ in range(2):
+            assert site.tick(name, 0) == 1
+            site.cluster.known["8"] = site.cluster.called[-1][0]
+    assert [delay_s for *_, delay_s in site.cluster.called] == [tick.RETRY_S], "the second one saw the first"
 
 
 def test_renamed_tick_job_counts_as_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +341,7 @@ def test_renamed_tick_job_counts_as_waiting(site: Site, monkeypatch: pytest.Monk
 
 
 def test_tick_fails_if_no_successor_can_be_submitted(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    site: Site, passing: Time, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A job that failed is followed by another by other means."""
     name = site.work(0)
@@ -315,9 +351,10 @@ def test_tick_fails_if_no_successor_can_be_submitted(
 
     with monkeypatch.context() as patch:
         patch.setattr(site.cluster, "submit_tick", away)
-        patch.setattr("hpcsweep.driver.job_control.WATCH_S", 10 * tick.JOB_S)
         patch.setattr(site.cluster, "known", {})
+        patch.setattr(site.cluster, "poll_s", (60.0, 60.0))
         assert site.tick() == 1
+    assert passing.now > tick.JOB_S
     words = "no job that looks again could be submitted: sbatch: Unable to contact slurm controller"
     assert caplog.records[-1].getMessage() == words
     assert site.finished() == 1, "it did what it could"
@@ -381,27 +418,76 @@ def test_tick_job_stays_until_its_array_is_closed(site: Site, passing: Time) -> 
     assert rung not in site.state.live
 
 
-def test_tick_job_waits_for_a_driver_without_a_successor(site: Site, held: Journal, passing: Time) -> None:
+@pytest.mark.parametrize("known", [None, {}])
+def test_tick_job_that_follows_one_that_failed_closes_its_array_though_the_queue_is_silent_at_first(
+    site: Site, passing: Time, known: dict[str, str] | None
+) -> None:
+    name = site.work(0, 1, 2, 3)
+    site.cluster.known, site.cluster.unanswered = known, 3
+    assert site.tick(job="9") == 0
+    assert name not in site.state.live
+    assert [len(task) for task in site.batch.tasks] == [1, 1]
+
+
+def test_task_whose_tick_had_no_answer_of_the_queue_leaves_a_job_that_looks_soon(
+    site: Site, passing: Time
+) -> None:
+    name = site.work(0)
+    passing.now += 61
+    site.cluster.unanswered = 2
+    assert site.tick(name, 0) == 0
+    assert site.finished() == 1
+    assert [(after, delay_s) for _, after, delay_s in site.cluster.called] == [("", 60.0)]
+
+
+@pytest.mark.parametrize("behind_its_array", [True, False])
+def test_tick_job_waits_for_a_driver_which_may_count_on_it(
+    site: Site, held: Journal, passing: Time, behind_its_array: bool
+) -> None:
     site.work(0, 1, 2, 3)
     passing.then[3] = held.release
-    assert site.tick(job=site.batch.tick_job) == 0
+    assert site.tick(job=site.batch.tick_job if behind_its_array else "another one") == 0
     assert passing.sleeps == 3
     assert [len(task) for task in site.batch.tasks] == [1, 1]
 
 
-def test_tick_job_leaves_if_another_job_succeeds_the_driver(site: Site, held: Journal, passing: Time) -> None:
-    site.work(0, 1, 2, 3)
-    assert site.tick(job="not the one behind its array") == 0
-    assert passing.sleeps == 0
+@pytest.mark.parametrize(
+    ("behind_its_array", "shown", "submits"),
+    [
+        (True, True, True),
+        (False, True, False),
+        (False, False, True),  # it follows that one, which failed, or that was cancelled
+        (False, None, True),
+    ],
+)
+def test_tick_job_that_waited_too_long_leaves_another_one_in_the_queue(
+    site: Site, held: Journal, passing: Time, behind_its_array: bool, shown: bool | None, submits: bool
+) -> None:
+    behind = site.batch.tick_job
+    site.cluster.known = None if shown is None else {behind: "renamed"} if shown else {"9": "another"}
+    assert site.tick(job=behind if behind_its_array else "9") == 0
+    assert passing.now > tick.JOB_S
+    expected = [("", 60.0)] if submits else []
+    assert [(after, delay_s) for _, after, delay_s in site.cluster.called] == expected
     assert site.finished() == 0
 
 
-def test_tick_job_that_waited_too_long_submits_its_successor(
-    site: Site, held: Journal, passing: Time
+@pytest.mark.parametrize("of_task", [True, False])
+def test_tick_takes_over_again_from_a_driver_that_took_over_and_died(
+    site: Site, passing: Time, monkeypatch: pytest.MonkeyPatch, of_task: bool
 ) -> None:
-    assert site.tick(job=site.batch.tick_job) == 0
-    assert passing.now > tick.JOB_S
-    assert [(after, delay_s) for _, after, delay_s in site.cluster.called] == [("", 60.0)]
+    name, poll = site.work(0, 1, 2, 3), site.cluster.poll
+
+    def superseded(live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
+        monkeypatch.setattr(site.cluster, "poll", poll)
+        newest = max(site.layout.journal.iterdir())
+        (site.layout.journal / f"{int(newest.stem) + 1:06d}.jsonl").touch()
+        return poll(live)
+
+    monkeypatch.setattr(site.cluster, "poll", superseded)
+    assert site.tick(name if of_task else "", 3) == 0
+    assert site.finished() == 4
+    assert [len(task) for task in site.batch.tasks] == [1, 1]
 
 
 def test_tick_job_retries_while_the_cluster_is_unavailable(

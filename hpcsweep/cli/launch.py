@@ -32,14 +32,14 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, secret_values, shell_join, shell_quote
 from hpcsweep.driver import Driver
 from hpcsweep.driver.pool_budget import POOL_HOURS
-from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
+from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused, SupersededError
 from hpcsweep.schedulers import scheduler_traits
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import check_inherited, tell_slow_programs
 from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import load_spec
+from hpcsweep.store.journal import current_driver
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.layout import Layout
 from hpcsweep.tick import finish_unread, note_poll
 from hpcsweep.views.folder import count_enqueued
 from hpcsweep.views.format import (
@@ -149,33 +149,36 @@ class _Loop:
 
     def run(self) -> SweepState:
         """Drive; the state at the end."""
-        try:
-            return self._drive(first=True)
-        except BrokenPipeError:  # nobody reads what is printed: that is no fault of the folder
-            raise
-        except (FolderUnavailable, OSError) as error:
-            if not self._ticked or self._mode != "stay":
-                raise
-            failure: Exception = error
+        first = True
         while True:
+            try:
+                if not first:
+                    self._check_there()
+                # A new driver reads all again: what the last one knew may not be what was written.
+                return self._drive(first=first)
+            except BrokenPipeError:  # nobody reads what is printed: that is no fault of the folder
+                raise
+            except (FolderUnavailable, SupersededError, OSError) as error:
+                if not self._ticked or self._mode != "stay" or self._is_replaced(error):
+                    raise
+                failure = error
             message = f"[{timestamp(time.time())}] {failure}; tries again in {self._retry_s:g} s"
             typer.echo(sanitize(message), err=True)
             self._signals.clock.sleep(self._retry_s)
             self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
             self._show.restart()
-            try:
-                self._check_there()
-                # A new driver reads all again: what the last one knew may not be what was written.
-                return self._drive(first=False)
-            except BrokenPipeError:
-                raise
-            except (FolderUnavailable, OSError) as error:
-                failure = error
+            first = False
+
+    def _is_replaced(self, error: Exception) -> bool:
+        """Whether another driver took over and is at work: one that gave up at once may have as well."""
+        if not isinstance(error, SupersededError):
+            return False
+        return current_driver(read_journal(self._session.layout)) is not None
 
     def _check_there(self) -> None:
         """Check that the sweep is still in its folder: a new one must not begin in its place."""
-        folder = self._session.folder
-        if read_journal(Layout(folder)).tail is None:
+        if read_journal(self._session.layout).tail is None:
+            folder = self._session.folder
             raise FolderUnavailable(f"{folder}: its journal is gone: bring it back, or end this launch")
 
     def _drive(self, *, first: bool) -> SweepState:

@@ -279,10 +279,11 @@ class Cancellations:
 
 
 class TickScheduler:
-    """Makes sure that a detached sweep gets another tick once this driver has left."""
+    """Makes sure that a detached sweep gets another tick once this driver, in its host's job, has left."""
 
-    def __init__(self, state: SweepState) -> None:
+    def __init__(self, state: SweepState, *, host_job: str = "") -> None:
         self._state = state
+        self._host_job = host_job
         #: Ids and names of the user's jobs at the last poll; None: unknown.
         self.jobs: Mapping[str, str] | None = None
         #: Why the last tick job was not accepted, empty if it was.
@@ -309,10 +310,29 @@ class TickScheduler:
         due = self._state.tick_due
         if now < due <= now + delay_s:
             waiting = [job for job, at in self._state.tick_jobs.items() if at == due]
-            if not waiting or not all(self._is_gone(job, self._name) for job in waiting):
+            # The driver's own job may have begun before its time, by this machine's clock.
+            over = [job == self._host_job or self._is_gone(job, self._name) for job in waiting]
+            if not waiting or not all(over):
                 self.error = ""
                 return Step()
         return Step(effects=(SubmitTick(self._name, now + delay_s, delay_s),))
+
+    def needs_attention(self, *, undecided: bool) -> bool:
+        """Whether something is to be done soon that no job will trigger.
+
+        A tick job behind an array runs once: the driver's own job may be it, or have followed it.
+        """
+        state = self._state
+        if state.ended is not None:
+            return False
+        if undecided or state.stopping is not None or not state.live:
+            return True
+        return any(
+            batch.job is None
+            or batch.tick_job in ("", self._host_job)
+            or self._is_gone(batch.tick_job, f"{batch.name}-tick")
+            for batch in state.live.values()
+        )
 
     def first(self, *, now: float) -> SubmitTick:
         """The first tick job: it shows that the cluster accepts such jobs."""
@@ -323,22 +343,16 @@ class TickScheduler:
             self.error = "" if result.error is None else str(result.error)
 
     def _is_gone(self, job: str, name: str) -> bool:
-        """Whether the queue was asked and shows neither this job nor one with its name."""
-        return self.jobs is not None and job not in self.jobs and name not in self.jobs.values()
+        """Whether the queue was asked and shows neither this job nor one that followed it, as it failed.
+
+        Those have its name, and nobody has recorded them. The driver's own job may be one.
+        """
+        if self.jobs is None or job in self.jobs:
+            return False
+        others = {self._host_job, *self._state.tick_ids}
+        return all(other in others for other, known in self.jobs.items() if known == name)
 
     @property
     def _name(self) -> str:
         assert self._state.started is not None
         return f"{self._state.started.name}-{self._state.started.sweep}-tick"
-
-
-def needs_attention(state: SweepState, *, undecided: bool, host_job: str = "") -> bool:
-    """Whether something is to be done soon that no job will trigger.
-
-    A tick job behind an array runs once, and the driver's own `host_job` may be it.
-    """
-    if state.ended is not None:
-        return False
-    if undecided or state.stopping is not None or not state.live:
-        return True
-    return any(batch.job is None or batch.tick_job in ("", host_job) for batch in state.live.values())

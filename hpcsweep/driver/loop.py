@@ -21,7 +21,7 @@ from hpcsweep.driver.config import DriverConfig, HostTask, SweepContext
 from hpcsweep.driver.effects import CancelTicks, Committer, Compactor, Executor, RemoveRequest, submit_tick
 from hpcsweep.driver.failures import check_health
 from hpcsweep.driver.gpu_throttle import GpuThrottle
-from hpcsweep.driver.job_control import Cancellations, ThrottleManager, TickScheduler, needs_attention
+from hpcsweep.driver.job_control import Cancellations, ThrottleManager, TickScheduler
 from hpcsweep.driver.lifecycle import (
     GpuBudget,
     can_resume,
@@ -130,7 +130,7 @@ class Driver:
             clones=clones,
             shapes=shapes,
         )
-        self._ticks = TickScheduler(state)
+        self._ticks = TickScheduler(state, host_job=host.job if host else "")
         assigner = (ShapedAssigner if differ else Assigner)(
             state, settings=settings, monitor=monitor, manifest_run=submitter.manifest_run, shapes=shapes
         )
@@ -381,7 +381,8 @@ class Driver:
     def needs_attention(self) -> bool:
         """Whether something is to be done soon that no job will trigger."""
         undecided = self.monitor.undecided or self.monitor.awaits_poll or self.scheduler.needs_reports
-        return needs_attention(self.state, undecided=undecided, host_job=self._host.job if self._host else "")
+        # A poll that failed may have been to decide something.
+        return self._ticks.needs_attention(undecided=undecided or bool(self._sweep.cluster.poll_error))
 
     def _keep_ticking(self) -> None:
         if self._needs_ticks:

@@ -21,8 +21,9 @@ from hpcsweep.driver import Driver
 from hpcsweep.session.target import Target
 from hpcsweep.store import journal
 from hpcsweep.store.files import write_all
-from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.segments import Header, Position, encode_line, read_journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.process_id import ProcessId
 from tests.doubles import SHAPE, FolderCluster
 
 SPEC = """\
@@ -86,6 +87,34 @@ def test_launch_resumes_when_the_folder_is_available_again(
     assert f"{os.strerror(code)}" in done.stderr
     assert "tries again in 0.01 s" in done.stderr
     check_whole(spec.parent / "results" / "s")
+
+
+@pytest.mark.parametrize("gave_up", [True, False])
+def test_launch_goes_on_unless_the_driver_that_took_over_is_at_work(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, gave_up: bool
+) -> None:
+    take_requests, calls = Driver._handle_requests, Counter[str]()
+
+    def superseded_at_third(driver: Driver) -> None:
+        calls["tick"] += 1
+        if calls["tick"] == 3:
+            folder = driver.layout.journal
+            newest = max(folder.iterdir())
+            number = int(newest.stem)
+            header = Header(number + 1, ProcessId.me(), 0.0, Position(number, newest.stat().st_size))
+            newer = folder / f"{number + 1:06d}.jsonl"
+            newer.write_bytes(b"" if gave_up else encode_line(header))
+        take_requests(driver)
+
+    monkeypatch.setattr(Driver, "_handle_requests", superseded_at_third)
+    done = CliRunner().invoke(app, ["launch", str(spec)])
+    assert ("a newer driver took over; tries again in 0.01 s" in done.stderr) is gave_up
+    if gave_up:
+        assert done.exit_code == 0, done.output
+        check_whole(spec.parent / "results" / "s")
+    else:
+        assert done.exit_code == 3
+        assert done.stderr.endswith("a newer driver took over\n")
 
 
 def test_folder_that_is_unavailable_from_the_start_is_an_error(

@@ -386,10 +386,21 @@ class PrivateSlurm:
         return rows
 
     def cancel_all(self) -> None:
-        """Cancel every job; back when none is active any more."""
-        self.run("scancel", f"--user={os.geteuid()}", check=False)
+        """Cancel every job, and those that they submit meanwhile; back when none is active any more."""
         active = "PENDING,RUNNING,SUSPENDED,COMPLETING,CONFIGURING,REQUEUED,REQUEUE_HOLD,STAGE_OUT"
-        _wait("all jobs ended", lambda: not self.squeue(states=active))
+
+        left: list[JobRow] = []
+
+        def none_is_left() -> bool:
+            left[:] = self.squeue(states=active)
+            if left:
+                self.run("scancel", f"--user={os.geteuid()}", check=False)
+            return not left
+
+        try:
+            _wait("all jobs ended", none_is_left)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {left}\n{self.last_log_lines()}") from error
 
     def idle(self) -> bool:
         """Whether every node is idle."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import hpcsweep
-from hpcsweep.core.events import AnyEvent, BatchSubmitted, SweepStarted
+from hpcsweep.core.events import AnyEvent, BatchSubmitted, SweepEnded, SweepStarted
 from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
@@ -233,6 +233,17 @@ class Sweep:
     def finish(self, timeout_s: float = 480) -> str:
         """Launch, and see it to its end."""
         return finish(self.launch(), timeout_s)
+
+    def ends_by_itself(self, timeout_s: float = 300) -> None:
+        """Wait for the end that its jobs bring about; an error with what they said if it does not come."""
+        log = self.root / "ticks.log"
+        try:
+            wait_until("the sweep ends by itself", lambda: bool(self.of_kind(SweepEnded)), timeout_s)
+        except AssertionError as error:
+            said = log.read_text() if log.exists() else ""
+            queue = "\n".join(map(str, self.slurm.squeue()))
+            raise AssertionError(f"{error}\n{self.told('status')}\n{said}\n{queue}") from error
+        assert self.of_kind(SweepEnded)[0].reason == "all trials are done", self.told("status")
 
     def ends(self, driver: subprocess.Popen[str], timeout_s: float = 300) -> dict[str, Any]:
         """Wait for the driver, however it leaves the sweep; what `status` says then."""

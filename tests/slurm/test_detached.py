@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, RunFinished, SweepEnded, SweepStarted
+from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, RunFinished, SweepStarted
 
 from .fixture import PrivateSlurm
 from .sweeps import TRAINER, Sweep, drives, finish, outcome, undisturbed, wait_until
@@ -98,12 +98,6 @@ def outside_jobs(tmp_path: Path) -> list[str]:
     return found
 
 
-def see_to_the_end(sweep: Sweep) -> None:
-    """Wait for the end that its jobs bring about."""
-    wait_until("the sweep ends by itself", lambda: bool(sweep.of_kind(SweepEnded)))
-    assert sweep.of_kind(SweepEnded)[0].reason == "all trials are done", sweep.told("status")
-
-
 def check_whole(sweep: Sweep, *, most: int = 4) -> None:
     """Each rung with its best half promoted, each run once, each array once."""
     runs = sweep.runs
@@ -133,7 +127,7 @@ def test_a_detached_sweep_of_four_rungs_finishes_by_itself(slurm: PrivateSlurm, 
     assert outside_jobs(tmp_path) == []
     assert "Follow it with: hpcsweep status results/free; end it with: hpcsweep stop results/free" in out
     sweep.release("rung-1")
-    see_to_the_end(sweep)
+    sweep.ends_by_itself()
     assert outside_jobs(tmp_path) == []
     wait_until("no job of it is left", lambda: not sweep.slurm.squeue(states="pending,running"))
     check_whole(sweep, most=8)
@@ -158,7 +152,7 @@ def test_it_finishes_although_ticks_and_their_workers_are_killed(slurm: PrivateS
     # Without the tick job that comes in a minute, only the last task can be the first that submits.
     slurm.run("scancel", f"--name={name}")
     sweep.release("last")
-    see_to_the_end(sweep)
+    sweep.ends_by_itself()
     kills = sweep.folder / "wrappers" / "kills"
     assert sorted(path.name for path in kills.iterdir()) == ["0", "1", "2", "3"]
     assert " --batch " in (kills / "0" / "tick").read_text(), "it was the tick of a task"
@@ -194,7 +188,7 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(slurm: PrivateSlurm, tmp
     finally:
         over.set()
         thread.join()
-    see_to_the_end(sweep)
+    sweep.ends_by_itself()
     assert set(codes) <= {0, 3}
     check_whole(sweep)
     assert set(started(sweep).values()) == {1}
@@ -215,7 +209,7 @@ def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(
     foreground.communicate()
     wait_until("nothing of it is left outside of jobs", lambda: outside_jobs(tmp_path) == [])
     sweep.release("rung-2")
-    see_to_the_end(sweep)
+    sweep.ends_by_itself()
     check_whole(sweep)
     assert set(started(sweep).values()) == {1}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcsweep.core.events import RunFinished, SweepEnded
+from hpcsweep.core.events import RunFinished
 
 from .fixture import PrivateSlurm
-from .sweeps import Sweep, wait_until
+from .sweeps import Sweep
 
 
 def test_the_jobs_of_a_detached_sweep_go_on_with_the_copy_when_the_code_is_gone(
@@ -21,7 +21,7 @@ def test_the_jobs_of_a_detached_sweep_go_on_with_the_copy_when_the_code_is_gone(
     assert process.returncode == 3, out
     (sweep.folder / "trainer.py").unlink()
     sweep.release("hold")
-    wait_until("the sweep ends by itself", lambda: bool(sweep.of_kind(SweepEnded)))
+    sweep.ends_by_itself()
     finished = sweep.of_kind(RunFinished)
     assert sorted(run.step for run in finished) == [1, 1, 1, 1, 2, 2, 4], sweep.told("status")
     assert all(run.value is not None for run in finished)

@@ -426,6 +426,28 @@ def test_who_gave_up_is_not_taken_for_the_driver_by_others_that_gave_up(
     assert events(layout) == notes(0, 1)
 
 
+def test_a_driver_that_is_about_to_begin_is_waited_for(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever began after it would have to give up, and it as well."""
+    session(layout, notes(0))
+    append, headers = Journal._append, list[Header]()
+
+    def meets_another(self: Journal, entry: Header | Commit | Released) -> None:
+        if not isinstance(entry, Header):
+            append(self, entry)
+            return
+        headers.append(entry)
+        monkeypatch.setattr("time.sleep", lambda _: append(self, headers.pop()))
+        with pytest.raises(HeldError, match="is driving this sweep"):
+            Journal.open(layout)
+
+    monkeypatch.setattr(Journal, "_append", meets_another)
+    session(layout, notes(1))
+    assert events(layout) == notes(0, 1)
+    assert list(segments(layout)) == ["000001.jsonl", "000002.jsonl"]
+
+
 CHILD = """
 import sys
 from pathlib import Path

@@ -57,6 +57,9 @@ from hpcsweep.store.process_id import ProcessId
 MERGE_ABOVE = 12
 #: Seconds between heartbeats at least.
 HEARTBEAT_S = 15.0
+#: Seconds between looks whether a segment without a header gets one: a driver that begins would have to end
+#: for one that then gives up.
+_BEGINNING_S = (0.02, 0.1, 0.3)
 #: Segments that this process released, also if that could not be written.
 _RELEASED: set[Path] = set()
 
@@ -84,6 +87,11 @@ class Journal:
     def open(cls, layout: Layout) -> Journal:
         """Read the journal in order to drive; writes nothing yet. HeldError if another driver is alive."""
         reading = read_journal(layout)
+        for pause in _BEGINNING_S:
+            if not reading.is_beginning:
+                break
+            time.sleep(pause)
+            reading = read_journal(layout)
         _check_not_held(reading.tail, writes=True)
         return cls(layout, reading)
 

@@ -119,6 +119,11 @@ class JournalSnapshot(NamedTuple):
     newest: int
     sizes: dict[str, int]
 
+    @property
+    def is_beginning(self) -> bool:
+        """Whether the newest segment has no header: its driver is about to begin, or died before."""
+        return self.newest > (self.tail.end.segment if self.tail is not None else 0)
+
 
 def read_journal(layout: Layout) -> JournalSnapshot:
     """Read the whole journal; changes nothing and may run beside a driver. JournalError if it is damaged."""
