@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target
 from hpcsweep.spec import load_spec
 from hpcsweep.store.batch import read_task
+from hpcsweep.store.checkpoints import DiskUsage
 from hpcsweep.store.journal import Journal, current_driver
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
@@ -534,6 +536,32 @@ def test_stop_waits_for_a_tick_and_does_not_resume_what_it_stopped(
     assert (stopped.exit_code, stopped.output) == (0, "stopped\n")
     assert [type(event) for event in site.events()].count(SweepResumed) == 0
     assert site.state.ended is not None
+
+
+@pytest.mark.parametrize("command", [["stop"], ["clean", "--yes"]])
+def test_result_of_a_task_that_took_a_command_for_the_driver_is_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    release, late = Journal.release, [1]
+
+    def released(journal: Journal) -> None:
+        if late and current_driver(read_journal(site.layout)) is not None:
+            name = site.work(late.pop())
+            assert site.tick(name, 1) == 0
+        release(journal)
+
+    def removable(*of: object, **more: object) -> list[int]:
+        return [0]
+
+    monkeypatch.setattr(Journal, "release", released)
+    clean = importlib.import_module("hpcsweep.cli.clean")  # its function has the same name
+    monkeypatch.setattr(clean, "_removable", removable)
+    monkeypatch.setattr(clean, "disk_usage_by_trial", lambda _: {0: DiskUsage(1, 1)})
+    trial = ["0"] if command == ["stop"] else []
+    done = CliRunner().invoke(app, [*command, str(site.root), *trial])
+    assert done.exit_code == 0, done.output
+    assert late == []
+    assert [event.run.trial for event in site.events() if isinstance(event, RunFinished)][-1] == 1
 
 
 def test_stop_names_a_driver_that_holds_on(site: Site, held: Journal) -> None:

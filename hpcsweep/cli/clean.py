@@ -27,6 +27,7 @@ from hpcsweep.store.compaction import (
 )
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.tick import tick_task
 from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.format import listing
 
@@ -45,6 +46,8 @@ def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
         if yes and (removable or folder.state.dropping):
             with session.acquire(SystemClock()) as journal:
                 summary |= _remove(session.spec, journal or Journal.open(folder.layout), held, best=best)
+            if folder.state.detached is not None and folder.state.ended is None:
+                tick_task(folder.layout)  # tasks that ended meanwhile took this process for the driver
         if json:
             typer.echo(json_text(summary))
             return

@@ -147,7 +147,8 @@ def _drive_until_ended(folder: ResultsFolder, trial: int | None = None) -> Sweep
         with session.open(journal=journal) as driver:
             _tick_until_ended(driver, trial, deadline, pause_s=pause_s)
             driver.schedule_successor()
-            return driver.state
+    finish_unread(driver)
+    return driver.state
 
 
 def _tick_until_ended(driver: Driver, trial: int | None, deadline: float, *, pause_s: float) -> None:
