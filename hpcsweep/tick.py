@@ -34,7 +34,7 @@ from hpcsweep.store.files import write_atomic
 from hpcsweep.store.journal import Journal, current_driver, driver_at_work
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.worker.tick_process import TICK_VARIABLE
+from hpcsweep.worker.tick_process import LONGEST_S, TICK_VARIABLE
 
 if TYPE_CHECKING:
     from hpcsweep.core.cluster_protocol import Cluster
@@ -204,7 +204,10 @@ def _stand_back(layout: Layout) -> None:
 
 def tick_job(layout: Layout, *, job: str) -> None:
     """Drive while something is to be done that no other job will report; wait for a driver at work."""
-    deadline = time.monotonic() + JOB_S
+    began = time.monotonic()
+    deadline = began + JOB_S
+    #: When to leave what is to be done to another job. The tick of a task may count on this one.
+    leave_at = began + LONGEST_S
 
     def leave_when_done(driver: Driver) -> None:
         note_poll(layout)
@@ -229,12 +232,15 @@ def tick_job(layout: Layout, *, job: str) -> None:
             if driver.state.ended is not None or not driver.has_unread:
                 return
         except (HeldError, SupersededError):
-            # That driver may not live to do what is to be done, or count on this job.
-            if time.monotonic() > deadline:
+            # That driver may not live to do what is to be done.
+            if time.monotonic() > leave_at:
                 events = read_journal(layout).events
-                if not _has_successor(layout, events, job):
+                if _has_successor(layout, events, job):
+                    return
+                if time.monotonic() > deadline:
                     _submit_successor(layout, events)
-                return
+                    return
+                leave_at = deadline
             time.sleep(CHECK_S)
         except ClusterUnavailable:
             if time.monotonic() > deadline:
