@@ -46,13 +46,13 @@ def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
         if yes and (removable or folder.state.dropping):
             with session.acquire(SystemClock()) as journal:
                 summary |= _remove(session.spec, journal or Journal.open(folder.layout), held, best=best)
-            if folder.state.detached is not None and folder.state.ended is None:
-                tick_task(folder.layout)  # tasks that ended meanwhile took this process for the driver
         if json:
             typer.echo(json_text(summary))
-            return
-        for line in _lines(summary, path, yes=yes, best=best):
-            typer.echo(line)
+        else:
+            for line in _lines(summary, path, yes=yes, best=best):
+                typer.echo(line)
+        if summary["removed"] and folder.state.detached is not None and folder.state.ended is None:
+            tick_task(folder.layout)  # tasks that ended meanwhile took this process for the driver
 
 
 def _check_no_driver(folder: ResultsFolder, path: Path) -> None:
