@@ -212,7 +212,14 @@
     if (method !== "restyle") put(layout, args.at(-1));
   }
 
-  async function draw(plot) {
+  const drawings = new WeakMap(); // by figure: its last drawing, which may be under way
+  function draw(plot) {
+    const drawing = drawNow(plot);
+    drawings.set(plot, drawing);
+    return drawing;
+  }
+
+  async function drawNow(plot) {
     const figure = plot.closest("figure"), menus = [...figure.querySelectorAll("select")];
     plot.dataset.drawn = root.dataset.theme;
     plot.dataset.version = version;
@@ -239,7 +246,7 @@
   }
 
   async function save(plot, format) {
-    if (stale(plot)) await draw(plot);
+    await drawn(plot);
     const filename = `${document.title} ${plot.closest("figure").id}`;
     await Plotly.downloadImage(plot, { format, filename, width: null, height: null, scale: format === "png" ? 2 : 1 });
   }
@@ -251,6 +258,8 @@
   window.hpcsweep = { focus, trials, show, plot };
 
   const stale = (plot) => plot.dataset.drawn !== root.dataset.theme || Number(plot.dataset.version) !== version;
+  // Resolves when the figure is as it should be, whoever draws it.
+  const drawn = (plot) => (stale(plot) ? draw(plot) : drawings.get(plot));
   const near = new Set();
   const seen = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -269,7 +278,7 @@
   }
 
   // Everything at once, for a printer or a picture; resolves when all is drawn.
-  window.hpcsweepDrawAll = () => Promise.all(figures.filter((plot) => shown(plot) && stale(plot)).map(draw));
+  window.hpcsweepDrawAll = () => Promise.all(figures.filter(shown).map(drawn));
 
   const dark = document.getElementById("dark");
   const themed = () => {

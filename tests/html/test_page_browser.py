@@ -245,6 +245,21 @@ def test_menus_are_chosen_from_by_keyboard_and_the_choice_outlives_a_change_of_t
     browser.run("localStorage.clear()")
 
 
+def test_all_is_drawn_where_a_figure_is_being_drawn_already(browser: Browser, small: Path) -> None:
+    browser.open(small)
+    browser.draw_all()
+    waited = """
+        const done = arguments[0], plot = document.querySelector("#chosen .plot"), react = Plotly.react;
+        Plotly.react = (...all) => new Promise((later) => setTimeout(later, 300)).then(() => react(...all));
+        Plotly.purge(plot);
+        delete plot.dataset.drawn;
+        hpcsweepDrawAll();
+        hpcsweepDrawAll().then(() => done(Boolean(plot._fullLayout)));
+    """
+    assert browser.driver.execute_async_script(waited)
+    assert browser.errors() == []
+
+
 def test_what_was_zoomed_stays_so_in_the_other_theme(browser: Browser, small: Path) -> None:
     browser.open(small)
     browser.draw_all()
