@@ -18,9 +18,9 @@ import hpcsweep
 from hpcsweep.core.events import AnyEvent, BatchSubmitted, SweepEnded, SweepStarted
 from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import load_spec
+from hpcsweep.store.journal import current_driver
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.folder import ResultsFolder
 from tests.driver.sweeps import decided
 
 from .fixture import PrivateSlurm
@@ -176,7 +176,7 @@ def gpus_held(slurm: PrivateSlurm) -> Counter[str]:
 
 def drives(root: Path, process: subprocess.Popen[str]) -> bool:
     """Whether this process is the driver of the sweep in a results folder."""
-    driver = ResultsFolder(root).driver if root.exists() else None
+    driver = current_driver(read_journal(Layout(root)))  # of a folder that may be just about to be made
     return driver is not None and driver.pid == process.pid
 
 
@@ -254,7 +254,7 @@ class Sweep:
     @property
     def events(self) -> list[AnyEvent]:
         """The journal, as far as it is written."""
-        return read_journal(Layout(self.root)).events if self.root.exists() else []
+        return read_journal(Layout(self.root)).events
 
     def of_kind(self, kind: type[E]) -> list[E]:
         """The journal's events of this kind."""
