@@ -86,7 +86,8 @@ def test_a_kill_at_any_file_operation_costs_no_result_and_counts_none_twice(
         assert killed or status == 0
         newest = checkpoints.newest(here.trial())
         assert newest is not None
-        assert (newest.path / "model").read_text() == f"{newest.step}\n"
+        # What is copied while it trains may be newer than the last step that the worker has read of.
+        assert newest.step <= int((newest.path / "model").read_text()) <= 4
         assert work(here, task=1, restart=1, patch=lambda: None) == 0
         outcomes = [r for r in here.results() if r.rung == 1 and r.outcome]
         assert [(r.outcome, r.value, r.step) for r in outcomes] == [(Outcome.COMPLETED, 0.4, 4)]
