@@ -388,7 +388,6 @@ class PrivateSlurm:
     def cancel_all(self) -> None:
         """Cancel every job, and those that they submit meanwhile; back when none is active any more."""
         active = "PENDING,RUNNING,SUSPENDED,COMPLETING,CONFIGURING,REQUEUED,REQUEUE_HOLD,STAGE_OUT"
-
         left: list[JobRow] = []
 
         def none_is_left() -> bool:

@@ -20,6 +20,7 @@ from hpcsweep.store.layout import BatchLayout
 from hpcsweep.worker import task as worker_task
 from hpcsweep.worker.__main__ import main
 from hpcsweep.worker.metrics import program  # noqa: F401 -- once, and not in every process anew
+from hpcsweep.worker.sealing import Sealer
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -68,6 +69,8 @@ def test_a_kill_at_any_file_operation_costs_no_result_and_counts_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(bench.temporary))
+    # Copies while it trains are for test_sealing: on a slow machine one is newer than the last step read.
+    monkeypatch.setattr(Sealer, "reported", lambda *_, **__: None)
     fields: dict[str, Any] = {
         "command": COMMAND,
         "shell": True,
@@ -86,8 +89,7 @@ def test_a_kill_at_any_file_operation_costs_no_result_and_counts_none_twice(
         assert killed or status == 0
         newest = checkpoints.newest(here.trial())
         assert newest is not None
-        # What is copied while it trains may be newer than the last step that the worker has read of.
-        assert newest.step <= int((newest.path / "model").read_text()) <= 4
+        assert (newest.path / "model").read_text() == f"{newest.step}\n"
         assert work(here, task=1, restart=1, patch=lambda: None) == 0
         outcomes = [r for r in here.results() if r.rung == 1 and r.outcome]
         assert [(r.outcome, r.value, r.step) for r in outcomes] == [(Outcome.COMPLETED, 0.4, 4)]
